@@ -1,0 +1,124 @@
+//! An image as `save` wrote it: config and flattened tree, read without any of mica's own code.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::{Flattened, Mica, Tree, tar};
+
+/// A docker archive (`docker save`, `podman save`, `buildah push docker-archive:`, `mica save`), opened.
+#[derive(Debug)]
+pub struct SavedImage {
+    /// The image config, as JSON.
+    pub config: Value,
+    /// The digest of the config's bytes: the image ID.
+    pub id: String,
+    /// The names in the archive.
+    pub names: Vec<String>,
+    /// Every path of the image.
+    pub tree: Tree,
+}
+
+impl SavedImage {
+    /// Saves an image of this store to a temporary file and opens it.
+    #[track_caller]
+    pub fn of(mica: &Mica, name: &str) -> SavedImage {
+        let dir = Mica::temporary_dir();
+        let file = dir.path().join("saved.tar");
+        mica.ok(&["save", "-o", &file.to_string_lossy(), name]);
+        SavedImage::read(&file).unwrap_or_else(|error| panic!("the archive of `{name}`: {error}"))
+    }
+
+    /// Opens the first image of an archive.
+    pub fn read(file: &Path) -> io::Result<SavedImage> {
+        let members = members(file)?;
+        let find = |name: &str| {
+            members.get(name).copied().ok_or_else(|| io::Error::other(format!("no `{name}` in the archive")))
+        };
+        let manifest: Value = serde_json::from_slice(&read_member(file, find("manifest.json")?)?)?;
+        let image = manifest.get(0).cloned().unwrap_or_default();
+        let config = read_member(file, find(image["Config"].as_str().unwrap_or_default())?)?;
+        let mut flattened = Flattened::default();
+        for layer in image["Layers"].as_array().into_iter().flatten() {
+            apply_layer(&mut flattened, file, find(layer.as_str().unwrap_or_default())?)?;
+        }
+        Ok(SavedImage {
+            config: serde_json::from_slice(&config)?,
+            id: format!("sha256:{}", crate::sha256(&config)),
+            names: serde_json::from_value(image["RepoTags"].clone()).unwrap_or_default(),
+            tree: flattened.finish(),
+        })
+    }
+}
+
+/// A root filesystem tar, gzip or plain, as a tree.
+pub fn tree_of_tar(file: &Path) -> io::Result<Tree> {
+    let mut flattened = Flattened::default();
+    apply_layer(&mut flattened, file, (0, std::fs::metadata(file)?.len()))?;
+    Ok(flattened.finish())
+}
+
+/// Where in the file each member's bytes are. Links between members (docker's old form) point at the bytes.
+fn members(file: &Path) -> io::Result<BTreeMap<String, (u64, u64)>> {
+    // The position is only known to the reader, which the walk holds; so it is shared through a cell.
+    struct Counting<'a>(File, &'a Cell<u64>);
+    impl Read for Counting<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = self.0.read(buffer)?;
+            self.1.set(self.1.get() + count as u64);
+            Ok(count)
+        }
+    }
+    let position = Cell::new(0u64);
+    let mut found = BTreeMap::new();
+    let mut links = Vec::new();
+    tar::read(Counting(File::open(file)?, &position), |entry, _| {
+        if entry.kind == b'0' {
+            found.insert(entry.path, (position.get(), entry.size));
+        } else if matches!(entry.kind, b'1' | b'2') {
+            links.push((entry.path, entry.link));
+        }
+        Ok(())
+    })?;
+    for (path, target) in links {
+        let target = target.trim_start_matches("../").to_owned();
+        if let Some(place) = found.get(&target).copied() {
+            found.insert(path, place);
+        }
+    }
+    Ok(found)
+}
+
+fn open_member(file: &Path, (offset, size): (u64, u64)) -> io::Result<io::Take<File>> {
+    let mut file = File::open(file)?;
+    file.seek(SeekFrom::Start(offset))?;
+    Ok(file.take(size))
+}
+
+fn read_member(file: &Path, place: (u64, u64)) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_member(file, place)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn apply_layer(flattened: &mut Flattened, file: &Path, place: (u64, u64)) -> io::Result<()> {
+    let mut magic = [0; 2];
+    let _ = open_member(file, place)?.read(&mut magic)?;
+    let mut source = open_member(file, place)?;
+    if magic != [0x1f, 0x8b] {
+        return flattened.apply(io::BufReader::with_capacity(1 << 16, source));
+    }
+    let mut child = Command::new("gzip").arg("-dc").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut input = child.stdin.take().ok_or_else(|| io::Error::other("no stdin of gzip"))?;
+    let feed = std::thread::spawn(move || io::copy(&mut source, &mut input));
+    let output = child.stdout.take().ok_or_else(|| io::Error::other("no stdout of gzip"))?;
+    flattened.apply(output)?;
+    let _ = feed.join();
+    child.wait()?;
+    Ok(())
+}

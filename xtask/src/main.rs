@@ -1,0 +1,37 @@
+//! The chores of this repository: `cargo xtask demo` and `cargo xtask test`.
+//!
+//! `demo` is what a newcomer runs first: a real build and a real server from a fresh clone. `test` is all that CI runs, and
+//! nothing else: `.ci/run` calls it. Here is only the order of things and what is printed; how a Debian base is made and
+//! what a test may use is `mica-testkit`, because the tests need the same.
+//!
+//! Everything that is changed on the machine is told and, but for installed packages, taken back.
+
+mod cargo;
+mod demo;
+mod packages;
+mod tally;
+mod test;
+mod unprivileged;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words[..] {
+        ["demo"] => demo::run(),
+        ["test"] => test::run(),
+        _ => {
+            eprintln!("usage: cargo xtask demo    builds and runs examples/hello-world-server");
+            eprintln!("       cargo xtask test    formatting, lints, and every test");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
