@@ -1,0 +1,263 @@
+//! The layout of a store on disk, its version, and the tables of `state.db`.
+
+use crate::error::{Result, StoreError};
+use mica_sys::atomic_file::{self, Durability};
+use mica_sys::error::ErrorAt;
+use mica_sys::lock::{Lock, Sharing};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Version of the directory layout, in the file `format`. Raising it locks older builds out.
+pub(crate) const FORMAT: u64 = 1;
+
+/// Version of the tables, in `user_version`. Raising it needs a step in [`migrate`].
+pub(crate) const SCHEMA: i64 = 1;
+
+/// Writers wait this long for each other. A transaction here takes microseconds; collection of a large store
+/// may take a second.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Directories of a store, in the order they are made.
+const DIRECTORIES: [&str; 7] = ["blobs", "ingest", "layers", "containers", "volumes", "cache", "context"];
+
+/// Where things are.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    pub(crate) root: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+    pub(crate) fn ingest(&self) -> PathBuf {
+        self.root.join("ingest")
+    }
+    pub(crate) fn layers(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+    pub(crate) fn containers(&self) -> PathBuf {
+        self.root.join("containers")
+    }
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.root.join("cache")
+    }
+    pub(crate) fn database(&self) -> PathBuf {
+        self.root.join("state.db")
+    }
+
+    /// Makes the store if it is not there, checks its version if it is.
+    pub(crate) fn prepare(root: &Path) -> Result<Self> {
+        let layout = Self { root: root.to_path_buf() };
+        match layout.read_format()? {
+            Some(version) => layout.check_format(version)?,
+            None => layout.create()?,
+        }
+        Ok(layout)
+    }
+
+    fn read_format(&self) -> Result<Option<u64>> {
+        let path = self.root.join("format");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => match text.trim().parse() {
+                Ok(version) => Ok(Some(version)),
+                Err(_) => Err(StoreError::Corrupt { path, reason: "not a version".to_owned() }),
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                Err(StoreError::Corrupt { path, reason: "not a version".to_owned() })
+            }
+            Err(error) => Err(mica_sys::Error::new("open", path, error).into()),
+        }
+    }
+
+    fn check_format(&self, version: u64) -> Result<()> {
+        if version > FORMAT {
+            return Err(StoreError::FormatTooNew {
+                path: self.root.clone(),
+                found: version,
+                supported: FORMAT,
+            });
+        }
+        Ok(())
+    }
+
+    /// `format` is written last: while it is missing, the store is not made yet, whoever was killed making it.
+    fn create(&self) -> Result<()> {
+        let root = &self.root;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root).at("mkdir", root)?;
+        let _one_maker = Lock::directory(root, Sharing::Exclusive)?;
+        if let Some(version) = self.read_format()? {
+            return self.check_format(version);
+        }
+        for entry in std::fs::read_dir(root).at("readdir", root)? {
+            let name = entry.at("readdir", root)?.file_name().to_string_lossy().into_owned();
+            let ours = DIRECTORIES.contains(&name.as_str())
+                || name.starts_with("state.db")
+                || name.starts_with(".tmp-")
+                || name == "lost+found";
+            if !ours {
+                return Err(StoreError::NotAStore { path: root.clone(), found: name });
+            }
+        }
+        std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o700)).at("chmod", root)?;
+        for name in DIRECTORIES {
+            let path = root.join(name);
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).at("mkdir", &path)?;
+        }
+        let path = self.blobs().join("sha256");
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).at("mkdir", &path)?;
+        mica_sys::fail_point!("store.create.database")?;
+        drop(self.connect()?);
+        mica_sys::fail_point!("store.create.format")?;
+        let text = format!("{FORMAT}\n");
+        atomic_file::write(root.join("format"), text.as_bytes(), 0o600, Durability::PowerCut)?;
+        Ok(())
+    }
+
+    /// Opens the database, with its tables as this build knows them.
+    pub(crate) fn connect(&self) -> Result<Connection> {
+        let path = self.database();
+        self.connect_unnamed(&path).map_err(|error| error.in_database(&path))
+    }
+
+    fn connect_unnamed(&self, path: &Path) -> Result<Connection> {
+        // No URI and no internal mutex: the path is the user's, and `Store` holds its own mutex.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        // SQLite refuses a symlink anywhere in the path with NOFOLLOW; the root itself may well be below one.
+        let real = std::fs::canonicalize(&self.root).at("realpath", &self.root)?.join("state.db");
+        let mut connection = Connection::open_with_flags(real, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        // Or the last process to close would checkpoint, with two fsyncs, on the user's time.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if version != SCHEMA {
+            if version > SCHEMA {
+                return Err(StoreError::FormatTooNew {
+                    path: path.to_path_buf(),
+                    found: u64::try_from(version).unwrap_or(u64::MAX),
+                    supported: SCHEMA.unsigned_abs(),
+                });
+            }
+            migrate(&mut connection)?;
+        }
+        // 500 pages: the first to open after all have closed reads the whole log, which shall stay below 1 ms.
+        connection.execute_batch(
+            "PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON; PRAGMA wal_autocheckpoint=500;",
+        )?;
+        connection.set_prepared_statement_cache_capacity(64);
+        Ok(connection)
+    }
+}
+
+/// Brings the tables of an older build up to [`SCHEMA`], one step a version, in one transaction.
+fn migrate(connection: &mut Connection) -> Result<()> {
+    // Stays with the file; changing it needs no transaction around.
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version < 1 {
+        transaction.execute_batch(TABLES)?;
+    }
+    if version < SCHEMA {
+        transaction.pragma_update(None, "user_version", SCHEMA)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Identifiers are text as people see them (`sha256:...`); the empty string stands for "none" where a unique
+/// index compares it. `boot_id` is empty once the rows' files are known to be on disk.
+const TABLES: &str = "
+CREATE TABLE layers(
+    id INTEGER PRIMARY KEY,
+    diff_id TEXT NOT NULL,
+    chain_id TEXT NOT NULL,
+    directory TEXT NOT NULL UNIQUE,
+    size_bytes INTEGER NOT NULL,
+    tar_size_bytes INTEGER NOT NULL,
+    index_size_bytes INTEGER NOT NULL,
+    blob TEXT NOT NULL,
+    media_type TEXT NOT NULL,
+    boot_id TEXT NOT NULL,
+    last_used INTEGER NOT NULL,
+    UNIQUE(diff_id, chain_id)
+);
+CREATE INDEX layers_by_blob ON layers(blob) WHERE blob != '';
+CREATE INDEX layers_of_boot ON layers(boot_id) WHERE boot_id != '';
+CREATE TABLE images(
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    manifest TEXT NOT NULL,
+    parent TEXT NOT NULL,
+    created TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    architecture TEXT NOT NULL,
+    os TEXT NOT NULL,
+    variant TEXT NOT NULL
+);
+CREATE INDEX images_by_manifest ON images(manifest);
+CREATE TABLE image_layers(
+    image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    diff_id TEXT NOT NULL,
+    chain_id TEXT NOT NULL,
+    PRIMARY KEY(image, position)
+) WITHOUT ROWID;
+CREATE INDEX image_layers_by_diff_id ON image_layers(diff_id);
+CREATE TABLE image_blobs(
+    image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,
+    digest TEXT NOT NULL,
+    PRIMARY KEY(image, digest)
+) WITHOUT ROWID;
+CREATE INDEX image_blobs_by_digest ON image_blobs(digest);
+CREATE TABLE names(
+    name TEXT PRIMARY KEY,
+    image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE INDEX names_by_image ON names(image);
+CREATE TABLE cache(
+    key BLOB PRIMARY KEY,
+    shape BLOB NOT NULL,
+    diff_id TEXT NOT NULL,
+    chain_id TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    last_used INTEGER NOT NULL,
+    extra BLOB NOT NULL,
+    FOREIGN KEY(diff_id, chain_id) REFERENCES layers(diff_id, chain_id) ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE INDEX cache_by_shape ON cache(shape);
+CREATE INDEX cache_by_layer ON cache(diff_id, chain_id);
+CREATE TABLE containers(
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL UNIQUE,
+    image TEXT NOT NULL REFERENCES images(id) ON DELETE RESTRICT,
+    image_name TEXT NOT NULL,
+    created_unix_ns INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    remove_on_exit INTEGER NOT NULL
+);
+CREATE INDEX containers_by_image ON containers(image);
+CREATE INDEX containers_to_remove ON containers(id) WHERE remove_on_exit;
+CREATE TABLE container_volumes(
+    container TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,
+    volume TEXT NOT NULL,
+    PRIMARY KEY(container, volume)
+) WITHOUT ROWID;
+CREATE INDEX container_volumes_by_volume ON container_volumes(volume);
+CREATE TABLE protections(
+    lease TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    object TEXT NOT NULL,
+    PRIMARY KEY(kind, object, lease)
+) WITHOUT ROWID;
+";

@@ -1,0 +1,227 @@
+//! Many processes at once, kills at random moments, and a failure or kill at every fail point. A child is this
+//! test binary again, running `child` with a job in the environment.
+
+mod common;
+
+use common::*;
+use mica_store::*;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const JOB: &str = "MICA_STORE_TEST_JOB";
+const ROOT: &str = "MICA_STORE_TEST_ROOT";
+
+/// Not a test by itself: what a child does.
+#[test]
+fn child() {
+    let (Ok(job), Ok(root)) = (std::env::var(JOB), std::env::var(ROOT)) else { return };
+    let (job, seed) = job.split_once(' ').unwrap();
+    let root = Path::new(&root);
+    let result = match job {
+        "commit" => commit_many(root, seed),
+        "churn" => churn(root, seed),
+        "story" => story(root),
+        "fill" => fill(root),
+        _ => panic!("no such job"),
+    };
+    if let Err(error) = result {
+        eprintln!("{error}");
+        // The faults that a job is given must come out as errors, never as panics (101).
+        std::process::exit(if matches!(error, StoreError::DiskFull { .. }) { 28 } else { 5 });
+    }
+}
+
+fn spawn(job: &str, root: &Path, fail_point: Option<&str>) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "child", "--nocapture"]).env(JOB, job).env(ROOT, root);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.env_remove("MICA_FAIL_POINT");
+    if let Some(fail_point) = fail_point {
+        command.env("MICA_FAIL_POINT", fail_point);
+    }
+    command.spawn().unwrap()
+}
+
+/// 50 images with a layer each, half of the layers shared with the other processes; opened anew for each.
+fn commit_many(root: &Path, seed: &str) -> Result<()> {
+    for number in 0..50 {
+        let store = Store::open(root)?;
+        let layer = if number % 2 == 0 { format!("shared {number}") } else { format!("{seed} {number}") };
+        commit_image(&store, &format!("i{seed}-{number}"), &[&layer])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn eight_processes_make_a_store_and_commit_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    let children: Vec<Child> = (0..8).map(|seed| spawn(&format!("commit {seed}"), &root, None)).collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    check_store(&root);
+    let store = Store::open(&root).unwrap();
+    assert_eq!(store.images().unwrap().len(), 400);
+    assert_eq!(store.layers().unwrap().len(), 25 + 8 * 25);
+}
+
+/// Everything that writes, over and over, until killed.
+fn churn(root: &Path, seed: &str) -> Result<()> {
+    for number in 0..10_000 {
+        let store = Store::open(root)?;
+        store.sweep()?;
+        let lease = store.lease()?;
+        let image =
+            commit_image(&store, &format!("i{seed}-{number}"), &["base", &format!("{seed} {number}")])?;
+        let id = format!("{:0>60}{:0>4}", seed, number % 10_000);
+        let record = ContainerRecord { id, ..container_record('a', &format!("c{seed}-{number}"), &image) };
+        store.create_container(&record)?;
+        drop(lease);
+        store.remove_container(&record.id)?;
+        if number % 3 == 0 {
+            store.remove_image(&image.id)?;
+            store.gc(GcOptions { keep_cache: number % 2 == 0, ..Default::default() })?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn killed_at_random_moments() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    let started = Instant::now();
+    for round in 0..40u64 {
+        let mut child = spawn(&format!("churn {round}"), &root, None);
+        // Spread over the first tens of milliseconds, making the store included.
+        std::thread::sleep(Duration::from_micros(4_000 + (round * 7919) % 61_000));
+        child.kill().unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(9), "the child ended by itself: {status}");
+        check_store(&root);
+        let store = Store::open(&root).unwrap();
+        commit_image(&store, &format!("after-{round}"), &["base", &format!("after {round}")]).unwrap();
+        if started.elapsed() > Duration::from_secs(15) {
+            println!("stopped after {round} rounds: slow machine");
+            break;
+        }
+    }
+    let store = Store::open(&root).unwrap();
+    store.gc(GcOptions::default()).unwrap();
+    check_store(&root);
+    let layers_count = std::fs::read_dir(root.join("layers")).unwrap().count();
+    assert_eq!(layers_count, store.layers().unwrap().len(), "no orphan survives a collection");
+}
+
+/// One pass over all that has fail points.
+fn story(root: &Path) -> Result<()> {
+    let store = Store::open(root)?;
+    store.sweep()?;
+    let image = commit_image(&store, "story", &["base", "story"])?;
+    let record = container_record('a', "story", &image);
+    store.create_container(&record)?;
+    store.make_durable()?;
+    store.remove_container(&record.id)?;
+    store.remove_image(&image.id)?;
+    store.gc(GcOptions::default())?;
+    Ok(())
+}
+
+fn every_fail_point(action: &str, expect: impl Fn(std::process::ExitStatus) -> bool) {
+    let mut reached_end = false;
+    for position in 1..200 {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        if position > 2 {
+            // Before that the making of the store itself fails.
+            commit_image(&Store::open(&root).unwrap(), "before", &["base"]).unwrap();
+        }
+        let status = spawn("story 0", &root, Some(&format!("store.*:{position}:{action}"))).wait().unwrap();
+        if status.success() {
+            reached_end = true;
+            break;
+        }
+        assert!(expect(status), "{action} {position}: {status}");
+        check_store(&root);
+        // What was refused or cut short can be done again, and leaves what it should.
+        assert!(
+            spawn("story 0", &root, None).wait().unwrap().success() || has_container(&root),
+            "{position}"
+        );
+        let store = Store::open(&root).unwrap();
+        for container in store.containers().unwrap() {
+            store.remove_container(&container.record.id).unwrap();
+        }
+        story(&root).unwrap();
+        check_store(&root);
+        let before = usize::from(position > 2);
+        assert_eq!(store.images().unwrap().len(), before, "{action} {position}");
+        assert_eq!(std::fs::read_dir(root.join("layers")).unwrap().count(), before, "{action} {position}");
+        assert_eq!(std::fs::read_dir(root.join("containers")).unwrap().count(), 0, "{action} {position}");
+    }
+    assert!(reached_end, "the story has fewer than 200 fail points");
+}
+
+/// A story cut short after it made its container cannot make it again: the name is taken.
+fn has_container(root: &Path) -> bool {
+    !Store::open(root).unwrap().containers().unwrap().is_empty()
+}
+
+#[test]
+fn a_failure_at_every_fail_point() {
+    every_fail_point("fail", |status| status.code() == Some(5));
+}
+
+#[test]
+fn a_kill_at_every_fail_point() {
+    every_fail_point("kill", |status| status.signal() == Some(9));
+}
+
+#[test]
+fn a_full_disk_at_every_fail_point() {
+    every_fail_point("full", |status| status.code() == Some(28));
+}
+
+/// Commits until the disk is full.
+fn fill(root: &Path) -> Result<()> {
+    let store = Store::open(root)?;
+    for number in 0..100_000 {
+        commit_image(&store, &format!("fill-{number}"), &[&format!("fill {number}")])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn root_a_disk_that_is_really_full() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: not root");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mount = dir.path().join("small");
+    std::fs::create_dir(&mount).unwrap();
+    let flags = rustix::mount::MountFlags::NODEV;
+    if let Err(error) = rustix::mount::mount("tmpfs", &mount, "tmpfs", flags, c"size=2m") {
+        println!("skipped: no tmpfs: {error}");
+        return;
+    }
+    let outcome = std::panic::catch_unwind(|| {
+        let root = mount.join("root");
+        let status = spawn("fill 0", &root, None).wait().unwrap();
+        assert_eq!(status.code(), Some(28), "disk full is its own error");
+        let store = Store::open(&root).unwrap();
+        let images = store.images().unwrap();
+        assert!(!images.is_empty());
+        // Room again: the store goes on, with all that was committed.
+        let larger = rustix::mount::mount_remount(&mount, flags, c"size=8m");
+        larger.unwrap();
+        check_store(&root);
+        commit_image(&store, "after", &["after"]).unwrap();
+        assert_eq!(store.images().unwrap().len(), images.len() + 1);
+    });
+    rustix::mount::unmount(&mount, rustix::mount::UnmountFlags::DETACH).unwrap();
+    outcome.unwrap();
+}
