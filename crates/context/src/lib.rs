@@ -1,0 +1,48 @@
+//! Where the files of COPY and ADD come from.
+//!
+//! Here: a directory as build context ([`SourceDir`]): one walk for names and attributes through the ignore rules,
+//! and digests of contents that are read at most once for as long as a file does not change. Not here: the ignore
+//! grammar (`dockerfile::dockerignore`), which files a COPY picks and where they go (`build::exec_copy`), writing
+//! them (`layer::assemble`).
+//!
+//! Nouns: the *build context* is a tree ([`mica_tree::Index`]) with a way to open its files; the *stat cache* is a file
+//! that remembers digests with the attributes for which they hold.
+//!
+//! Invariants
+//! 1. What is ignored is never opened, hashed or copied.
+//! 2. No symbolic link is followed: every path is opened beneath the context's directory handle.
+//! 3. A digest is taken from the stat cache only if size, inode, mtime and ctime are those it was computed at, and the
+//!    file had been left alone for a moment then.
+//! 4. A damaged or missing stat cache makes a build slower, never wrong.
+//!
+//! Several processes: the stat cache is replaced by rename; the last one to write it wins, all of them wrote truths.
+//! A kill leaves at most a temporary file beside it, which the store's clean-up removes.
+//!
+//! Start reading at `source_dir.rs`; `walk.rs` is the one pass over the disk, `stat_cache.rs` the file format.
+//! Tests: `tests.rs`, tables over small directories, with find(1) and the rules one by one as oracle.
+
+mod error;
+mod source_dir;
+mod stat_cache;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::ContextError;
+pub use source_dir::SourceDir;
+
+/// A file's content and extended attributes as one digest: what of a file matters to COPY besides name, owner and mode.
+/// A file without attributes is its content.
+pub fn identity(content: [u8; 32], xattrs: &[(Vec<u8>, Vec<u8>)]) -> [u8; 32] {
+    if xattrs.is_empty() {
+        return content;
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&content);
+    for piece in xattrs.iter().flat_map(|(name, value)| [name, value]) {
+        hasher.update(&(piece.len() as u64).to_le_bytes());
+        hasher.update(piece);
+    }
+    *hasher.finalize().as_bytes()
+}
