@@ -1,0 +1,67 @@
+//! Verbs on images: find, show, name, remove, load, save, import, and keep what a build made.
+//!
+//! Here is what joins the rooms below for one image or all of them. Not here: how layers become trees and tars
+//! (`mica-layer`), where bytes and rows are (`mica-store`), the documents as values (`mica-oci`), building
+//! (`mica-build`), tables and prompts (`mica-cli`).
+//!
+//! **Nouns**: an *image* is an image config and layers, known by its *image ID*, the digest of the config's exact
+//! bytes; a *name* is a canonical reference that leads to it; a *dangling* image has no name; an *archive* is what
+//! `docker save` writes or an OCI layout, in a tar or as a directory; a *member* is a file of an archive.
+//!
+//! **Invariants**
+//! 1. A name moves only after all it leads to is stored, in one transaction.
+//! 2. Bytes of a foreign config, manifest or layer are kept as they are: loading never changes an image ID, and what is
+//!    saved has the digests that it had. A layer whose tar mica would write in the same bytes is kept once, as a tree.
+//! 3. Every layer's tar is hashed while it is applied and compared with the image config; nothing is committed before.
+//! 4. Paths inside an archive are looked up among its members only; they never become paths of the machine.
+//! 5. Saving the same images gives the same bytes.
+//! 6. An image that a container stands on is never removed.
+//!
+//! **Wire formats**: docker's archive (`manifest.json`) and the OCI image layout (image spec, `image-layout.md`); `save`
+//! writes both in one tar, as docker does since version 25.
+//!
+//! **Several at once, and a kill**: work in progress is under a lease and in `ingest/`; what a kill leaves there is
+//! swept by the store. Layers that were finished before the kill are found again by the next attempt.
+//!
+//! Start reading at `load`. Tests: tables in each file, `tests/` with images made from tars, with the archives of other
+//! tools, and with those tools themselves where they are installed.
+
+mod apply_into_store;
+mod archive;
+mod built;
+mod chain;
+mod change;
+mod error;
+mod history;
+mod import;
+mod inspect;
+mod list;
+mod load;
+mod load_plan;
+mod prune;
+mod remove;
+mod resolve;
+mod save;
+mod tag;
+
+pub use built::{BuiltImage, put_built};
+pub use chain::{Chain, read_index};
+pub use change::{ChangeError, apply_change};
+pub use error::{ImageError, Result};
+pub use history::{HistoryRow, history};
+pub use import::{ImportOptions, import};
+pub use inspect::inspect;
+pub use list::{ListFilter, ListRow, list};
+pub use load::{Loaded, Source, load};
+pub use prune::{PruneFilter, Pruned, prune};
+pub use remove::{Removal, Removed, remove};
+pub use resolve::{config, config_bytes, manifest, record, require, resolve};
+pub use save::save;
+pub use tag::tag;
+
+use mica_layer::apply::Mapping;
+
+/// How layers are written: as the root of the machine, or inside the user namespace that mica entered.
+pub fn mapping(rootless: bool) -> Mapping {
+    if rootless { Mapping::Rootless { userxattr: true, ignore_unmapped: true } } else { Mapping::Root }
+}

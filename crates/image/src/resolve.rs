@@ -1,0 +1,91 @@
+//! From what people write to an image, and from an image to its documents.
+
+use mica_oci::{
+    AnyReference, CONFIG_SIZE_BYTES_MAX, Digest, ImageConfig, ImageId, MANIFEST_SIZE_BYTES_MAX, Manifest,
+    Reference,
+};
+use mica_store::{ImageRecord, Store};
+
+use crate::error::{ImageError, Result};
+
+/// The image that `text` means: a name, an ID or the beginning of one, `name@digest`, or the digest of a manifest.
+///
+/// Names come before the beginnings of IDs, as in docker: an image `cafe` is found although IDs may begin so.
+pub fn resolve(store: &Store, text: &str) -> Result<Option<ImageId>> {
+    if let Ok(digest) = Digest::parse(text) {
+        return by_digest(store, &digest);
+    }
+    if let Ok(reference) = Reference::parse(text)
+        && let Some(id) = by_reference(store, &reference)?
+    {
+        return Ok(Some(id));
+    }
+    let mut ids = store.resolve_id_prefix(text)?;
+    match ids.len() {
+        0 => match AnyReference::parse(text) {
+            Ok(_) => Ok(None),
+            Err(error) => Err(error.into()),
+        },
+        1 => Ok(ids.pop()),
+        _ => Err(ImageError::Ambiguous { prefix: text.to_owned(), ids }),
+    }
+}
+
+fn by_digest(store: &Store, digest: &Digest) -> Result<Option<ImageId>> {
+    let id = ImageId(digest.clone());
+    if store.image(&id)?.is_some() {
+        return Ok(Some(id));
+    }
+    Ok(store.image_of_manifest(digest)?)
+}
+
+fn by_reference(store: &Store, reference: &Reference) -> Result<Option<ImageId>> {
+    let Some(digest) = reference.digest() else {
+        return Ok(store.name(&reference.with_default_tag().canonical())?);
+    };
+    if let Some(id) = store.name(&reference.resolvable().canonical())? {
+        return Ok(Some(id));
+    }
+    // `name@digest` of an image that has that name under some tag.
+    let Some(id) = by_digest(store, digest)? else { return Ok(None) };
+    let known = store
+        .names_of(&id)?
+        .iter()
+        .any(|name| Reference::parse(name).is_ok_and(|own| own.name() == reference.name()));
+    Ok(known.then_some(id))
+}
+
+/// As [`resolve`], but nothing found is an error in docker's words.
+pub fn require(store: &Store, text: &str) -> Result<ImageId> {
+    resolve(store, text)?.ok_or_else(|| not_found(text))
+}
+
+pub(crate) fn not_found(text: &str) -> ImageError {
+    let text = match Reference::parse(text) {
+        Ok(reference) => reference.with_default_tag().familiar(),
+        Err(_) => text.to_owned(),
+    };
+    ImageError::NotFound { text }
+}
+
+/// What the store knows of an image.
+pub fn record(store: &Store, id: &ImageId) -> Result<ImageRecord> {
+    store.image(id)?.ok_or_else(|| ImageError::NotFound { text: id.to_string() })
+}
+
+/// The image's config.
+pub fn config(store: &Store, id: &ImageId) -> Result<ImageConfig> {
+    Ok(ImageConfig::parse(&config_bytes(store, id)?)?)
+}
+
+/// The exact bytes of the image's config.
+pub fn config_bytes(store: &Store, id: &ImageId) -> Result<Vec<u8>> {
+    Ok(store.read_blob(&id.0, CONFIG_SIZE_BYTES_MAX)?)
+}
+
+/// The image's manifest, and its digest.
+pub fn manifest(store: &Store, id: &ImageId) -> Result<(Digest, Manifest)> {
+    let digest = record(store, id)?.manifest;
+    let bytes = store.read_blob(&digest, MANIFEST_SIZE_BYTES_MAX)?;
+    Ok((digest, Manifest::parse(&bytes)?))
+}
