@@ -1,0 +1,92 @@
+//! What a build tells while it runs. Printing is the command line's; everything here is a value.
+
+use std::time::Duration;
+
+/// Something that happened. `step` is the position in the graph's list of steps.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The Dockerfile was read.
+    Dockerfile {
+        /// Its name.
+        name: String,
+        /// Its length.
+        size_bytes: u64,
+    },
+    /// A warning about the Dockerfile or the way it is built.
+    Warning {
+        /// One line.
+        message: String,
+    },
+    /// A base image was found.
+    Base {
+        /// Canonical name.
+        name: String,
+    },
+    /// The build context was walked.
+    Context {
+        /// Entries that may be copied.
+        entries: usize,
+        /// How long the walk took.
+        elapsed: Duration,
+    },
+    /// The graph stands; these are the names of its steps.
+    Planned {
+        /// In order.
+        names: Vec<String>,
+    },
+    /// A step's result was known.
+    StepCached {
+        /// Which.
+        step: usize,
+    },
+    /// A step began to run.
+    StepStarted {
+        /// Which.
+        step: usize,
+    },
+    /// A step's program wrote a line (without its end).
+    StepOutput {
+        /// Which.
+        step: usize,
+        /// Since the step began.
+        elapsed: Duration,
+        /// What it wrote; bytes that are not UTF-8 are replaced.
+        line: String,
+    },
+    /// A step is done.
+    StepFinished {
+        /// Which.
+        step: usize,
+        /// How long it took.
+        elapsed: Duration,
+    },
+    /// A step failed; the build ends with an error that says more.
+    StepFailed {
+        /// Which.
+        step: usize,
+        /// One line.
+        message: String,
+    },
+    /// A step was ended because another one failed.
+    StepCancelled {
+        /// Which.
+        step: usize,
+    },
+    /// The image is stored.
+    Exported {
+        /// Digest of the manifest.
+        manifest: String,
+        /// Digest of the config.
+        config: String,
+        /// How long config, manifest and names took.
+        elapsed: Duration,
+    },
+    /// The image has this name now.
+    Named {
+        /// Canonical name.
+        name: String,
+    },
+}
+
+/// Takes events; called from several threads.
+pub type Events<'a> = dyn Fn(Event) + Sync + 'a;

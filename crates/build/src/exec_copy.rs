@@ -1,0 +1,454 @@
+//! COPY and ADD.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use mica_dockerfile::dockerignore::Dockerignore;
+use mica_layer::LayerError;
+use mica_layer::apply::extract_archive;
+use mica_layer::assemble::{AssembleOptions, Item, assemble};
+use mica_layer::compress::{Compression, Limits, decompress};
+use mica_layer::tar_entry::{TarLimits, TarReader};
+use mica_plan::{CopySourceSpec, CopyStep, PlannedSource};
+use mica_store::Ingest;
+use mica_tree::{Entry, Index, Kind, MergedIndex};
+
+use crate::build::Build;
+use crate::error::StepError;
+use crate::filesystem::Chain;
+use crate::owner;
+use crate::place::{
+    Attributes, Origin, PlaceError, Placed, Placement, apply_chmod, clean, follow, join, matches, path_in,
+};
+use crate::run_state::Made;
+
+/// Directory in an ingest for what is unpacked.
+const SPOOL: &str = "spool";
+
+/// Where COPY and ADD look names up.
+pub(crate) enum SourceTree {
+    /// The build context.
+    Context {
+        /// The directory.
+        directory: Arc<mica_context::SourceDir>,
+        /// Its entries.
+        merged: Arc<MergedIndex>,
+    },
+    /// A stage or an image.
+    State {
+        /// Its layers.
+        chain: Arc<Chain>,
+        /// What they show.
+        merged: Arc<MergedIndex>,
+    },
+}
+
+impl SourceTree {
+    pub fn merged(&self) -> &MergedIndex {
+        match self {
+            Self::Context { merged, .. } | Self::State { merged, .. } => merged,
+        }
+    }
+
+    fn open(&self, path: &[u8]) -> io::Result<File> {
+        match self {
+            Self::Context { directory, .. } => {
+                let entry = directory.index().get(path).ok_or(io::ErrorKind::NotFound)?;
+                directory.open_file(entry).map_err(|error| io::Error::other(error.to_string()))
+            }
+            Self::State { chain, merged } => chain.open_file(merged, path),
+        }
+    }
+}
+
+/// What a COPY picked: for each source word, the paths that it names.
+pub(crate) struct Picked {
+    words: Vec<Vec<Vec<u8>>>,
+}
+
+/// Resolves the words of the instruction against the source.
+pub(crate) fn pick(build: &Build<'_>, copy: &CopyStep, source: &SourceTree) -> Result<Picked, StepError> {
+    let mut words = Vec::with_capacity(copy.sources.len());
+    for PlannedSource { spec, span } in &copy.sources {
+        words.push(match spec {
+            CopySourceSpec::Path(word) => matches(source.merged(), word).map_err(|error| match error {
+                PlaceError::Missing { path } => {
+                    let in_context = matches!(source, SourceTree::Context { .. });
+                    StepError::SourceMissing {
+                        hidden_by: in_context.then(|| build.hidden_by(&path)).flatten().map(Box::new),
+                        similar: similar(source.merged(), &path),
+                        place: if in_context {
+                            "the build context".into()
+                        } else {
+                            build.place_name(&copy.from)
+                        },
+                        path,
+                        span: *span,
+                    }
+                }
+                error => error.into(),
+            })?,
+            CopySourceSpec::Heredoc { .. } => Vec::new(),
+            CopySourceSpec::Url(_) => return Err(StepError::Unsupported { what: "ADD of a URL" }),
+            CopySourceSpec::Git(_) => return Err(StepError::Unsupported { what: "ADD of a git repository" }),
+        });
+    }
+    Ok(Picked { words })
+}
+
+/// A name in the directory of `path` that differs in case or by little.
+fn similar(tree: &MergedIndex, path: &str) -> Option<String> {
+    let path = clean(path);
+    let directory = mica_tree::parent(&path)?;
+    let wanted = String::from_utf8_lossy(&path[directory.len()..]).trim_start_matches('/').to_lowercase();
+    let real = follow(tree, directory).ok().flatten()?.path;
+    let names = tree.list(&real).into_iter().map(|entry| String::from_utf8_lossy(entry.name()).into_owned());
+    let close = |name: &String| {
+        let name = name.to_lowercase();
+        name == wanted
+            || name.strip_suffix(&wanted).or(name.strip_prefix(&wanted)).is_some_and(|rest| rest.len() < 3)
+    };
+    names
+        .into_iter()
+        .find(close)
+        .map(|name| String::from_utf8_lossy(&join(directory, name.as_bytes())).into_owned())
+}
+
+/// Digests for the step's key: of everything that is copied, without times.
+pub(crate) struct Contents {
+    /// What the sources hold, or `None` when that would mean reading files of the context.
+    pub digest: Option<[u8; 32]>,
+    /// The same without the contents of files.
+    pub shape: [u8; 32],
+}
+
+/// BLAKE3 of many small pieces: it is made for large ones.
+#[derive(Default)]
+struct PieceHasher {
+    hasher: blake3::Hasher,
+    waiting: Vec<u8>,
+}
+
+impl PieceHasher {
+    /// Enough for all lanes of the widest instructions.
+    const WAITING_BYTES: usize = 64 << 10;
+
+    fn update(&mut self, piece: &[u8]) {
+        self.waiting.extend_from_slice(piece);
+        if self.waiting.len() >= Self::WAITING_BYTES {
+            self.hasher.update(&self.waiting);
+            self.waiting.clear();
+        }
+    }
+
+    fn finish(mut self) -> [u8; 32] {
+        *self.hasher.update(&self.waiting).finalize().as_bytes()
+    }
+}
+
+/// What the step would copy, as digests. `read` allows reading files whose digest is not known.
+pub(crate) fn contents(
+    copy: &CopyStep,
+    source: &SourceTree,
+    picked: &Picked,
+    read: bool,
+) -> Result<Contents, StepError> {
+    let mut shape = PieceHasher::default();
+    let mut files = Vec::new();
+    for (paths, planned) in picked.words.iter().zip(&copy.sources) {
+        let mark = |hasher: &mut PieceHasher, tag: &[u8], bytes: &[u8]| {
+            hasher.update(tag);
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        if let CopySourceSpec::Heredoc { content, .. } = &planned.spec {
+            mark(&mut shape, b"heredoc", content.as_bytes());
+            continue;
+        }
+        mark(&mut shape, b"word", &(paths.len() as u64).to_le_bytes());
+        for path in paths {
+            mark(&mut shape, b"match", path);
+            let Some(found) = follow(source.merged(), path)? else { continue };
+            let real = found.path;
+            let skip = excluded(copy)?;
+            let inside = found.entry.is_none_or(Entry::is_directory);
+            let below = inside.then(|| source.merged().walk(&real)).into_iter().flatten();
+            // As `Placement::copy` asks: a directory that is copied is not hidden itself.
+            let is_hidden = |entry: &Entry| match inside {
+                true => entry.path != real && skip(path_in(&real, &entry.path)),
+                false => skip(path_in(path, path)),
+            };
+            for entry in found.entry.into_iter().chain(below) {
+                if is_hidden(entry) {
+                    continue;
+                }
+                let relative = entry.path.get(real.len()..).unwrap_or_default();
+                mark(&mut shape, b"path", relative);
+                let owner = matches!(source, SourceTree::State { .. }).then_some((entry.uid, entry.gid));
+                let (uid, gid) = owner.unwrap_or_default();
+                for number in [entry.mode, uid, gid] {
+                    shape.update(&number.to_le_bytes());
+                }
+                match &entry.kind {
+                    Kind::File { size, .. } => {
+                        mark(&mut shape, b"file", &size.to_le_bytes());
+                        files.push(entry);
+                    }
+                    Kind::Directory { .. } => mark(&mut shape, b"directory", b""),
+                    Kind::Symlink { target } => mark(&mut shape, b"symlink", target),
+                    Kind::Hardlink { target } => {
+                        mark(&mut shape, b"hardlink", target);
+                        files.extend(source.merged().entry_of_link(entry));
+                    }
+                    Kind::CharDevice { rdev } | Kind::BlockDevice { rdev } => {
+                        mark(&mut shape, b"device", &[rdev.0.to_le_bytes(), rdev.1.to_le_bytes()].concat());
+                    }
+                    Kind::Fifo | Kind::Socket | Kind::Whiteout => mark(&mut shape, b"other", b""),
+                }
+            }
+        }
+    }
+    let shape = shape.finish();
+    let mut hasher = PieceHasher::default();
+    hasher.update(&shape);
+    let complete = match source {
+        SourceTree::State { .. } => {
+            for file in &files {
+                let Kind::File { content: Some(content), .. } = file.kind else {
+                    return Ok(Contents { digest: None, shape });
+                };
+                hasher.update(&mica_context::identity(content, &file.xattrs));
+            }
+            true
+        }
+        SourceTree::Context { directory, .. } => {
+            let mut next = 0;
+            let mut position = |file: &&Entry| {
+                let found = directory.index().position_near(&file.path, next)?;
+                next = found + 1;
+                Some(found)
+            };
+            let positions: Vec<usize> = files.iter().filter_map(&mut position).collect();
+            if read || positions.iter().all(|position| directory.known_content(*position).is_some()) {
+                for content in directory.content(&positions)? {
+                    hasher.update(&content);
+                }
+                true
+            } else {
+                false
+            }
+        }
+    };
+    Ok(Contents { digest: complete.then(|| hasher.finish()), shape })
+}
+
+/// The rule of `--exclude`.
+fn excluded(copy: &CopyStep) -> Result<impl Fn(&[u8]) -> bool, StepError> {
+    let rules = Dockerignore::from_patterns(copy.excludes.iter().map(String::as_str))
+        .map_err(|_| PlaceError::BadPattern { pattern: copy.excludes.join(" ") })?;
+    Ok(move |path: &[u8]| !rules.is_empty() && rules.matches(&String::from_utf8_lossy(path)).is_ignored)
+}
+
+/// Makes the layer of a COPY or ADD in `ingest`.
+pub(crate) fn execute(
+    build: &Build<'_>,
+    copy: &CopyStep,
+    lower: &MergedIndex,
+    lower_chain: &Chain,
+    source: &SourceTree,
+    picked: &Picked,
+    ingest: &Ingest,
+) -> Result<Made, StepError> {
+    let owner = match &copy.chown {
+        Some(chown) => Some(owner::resolve(chown, &|path| lower_chain.read_small(lower, path))?),
+        // What the context says of owners is about this machine; what a stage says is about the image.
+        None => matches!(source, SourceTree::Context { .. }).then_some((0, 0)),
+    };
+    let attributes = Attributes { owner, chmod: copy.chmod.clone(), time: build.time_of_new_directories() };
+    let mut placement = Placement::new(lower, attributes);
+    let destination = placement.destination(&copy.destination)?;
+    let written_as_directory = copy.destination.ends_with('/');
+    let skip = excluded(copy)?;
+    for (paths, PlannedSource { spec, .. }) in picked.words.iter().zip(&copy.sources) {
+        match spec {
+            CopySourceSpec::Heredoc { name, content } => {
+                let into = written_as_directory || placement.is_directory(&destination);
+                let path = if into { join(&destination, name.as_bytes()) } else { destination.clone() };
+                let (uid, gid) = owner.unwrap_or_default();
+                let mode = copy.chmod.as_ref().map_or(0o644, |chmod| apply_chmod(chmod, 0o644, false));
+                let entry = Entry {
+                    path,
+                    kind: Kind::File { size: content.len() as u64, content: None },
+                    mode,
+                    uid,
+                    gid,
+                    mtime: build.time_of_new_directories(),
+                    xattrs: Vec::new(),
+                };
+                placement.put(entry, Origin::Bytes(content.as_bytes().into()))?;
+            }
+            CopySourceSpec::Path(_) => {
+                let into = written_as_directory || copy.parents;
+                for path in paths {
+                    if copy.add
+                        && copy.unpack != Some(false)
+                        && unpack(source, path, &destination, copy.chown.is_some(), &mut placement, ingest)?
+                    {
+                        continue;
+                    }
+                    placement.copy(source.merged(), path, &destination, into, &skip)?;
+                }
+            }
+            CopySourceSpec::Url(_) | CopySourceSpec::Git(_) => {}
+        }
+    }
+    let placed = placement.finish();
+    let made = make_layer(build, Some(source), &placed, ingest)?;
+    remove_spool(ingest)?;
+    if let SourceTree::Context { directory, .. } = source {
+        remember(directory, &placed, &made.index);
+    }
+    Ok(made)
+}
+
+/// Unpacked files wait here until they are placed; a layer has no place for it.
+fn remove_spool(ingest: &Ingest) -> mica_sys::Result<()> {
+    let spool = ingest.path().join(SPOOL);
+    match std::fs::remove_dir_all(&spool) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(mica_sys::Error::new("rmdir", spool, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Copies the placed entries into the tree of `ingest`.
+pub(crate) fn make_layer(
+    build: &Build<'_>,
+    source: Option<&SourceTree>,
+    placed: &[Placed],
+    ingest: &Ingest,
+) -> Result<Made, StepError> {
+    use mica_layer::assemble::Source;
+    let from_context = matches!(source, Some(SourceTree::Context { .. }));
+    let items = placed
+        .iter()
+        .enumerate()
+        .map(|(token, placed)| Item {
+            entry: placed.entry.clone(),
+            source: match &placed.origin {
+                Origin::None => Source::None,
+                Origin::Bytes(bytes) => Source::Bytes(bytes.clone()),
+                // What a layer's index says of a file is complete; what a walk of the context says is not.
+                Origin::Source(_) => Source::File { token, read_xattrs: from_context },
+                Origin::Spooled(_) => Source::File { token, read_xattrs: false },
+            },
+        })
+        .collect();
+    let open = |token: usize| match &placed[token].origin {
+        Origin::Source(path) => source.ok_or(io::ErrorKind::InvalidInput)?.open(path),
+        Origin::Spooled(path) => File::open(path),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
+    };
+    let tree = rustix::fs::open(
+        ingest.tree(),
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .map_err(|error| mica_sys::Error::new("open", ingest.tree(), error))?;
+    let options = AssembleOptions { rootless: build.rootless() };
+    let assembled = assemble(tree.as_fd(), items, &open, options)?;
+    Ok(Made {
+        index: Arc::new(assembled.index),
+        diff_id: assembled.diff_id,
+        tar_size_bytes: assembled.tar_size_bytes,
+    })
+}
+
+/// Digests that were computed on the way need not be computed again by the next build.
+fn remember(directory: &mica_context::SourceDir, placed: &[Placed], index: &Index) {
+    let mut next = 0;
+    for (placed, made) in placed.iter().zip(index.entries()) {
+        if let (Origin::Source(path), Kind::File { content: Some(content), .. }) =
+            (&placed.origin, &made.kind)
+            && let Some(mut position) = directory.index().position_near(path, next)
+        {
+            next = position + 1;
+            if let Kind::Hardlink { target } = &directory.index().entries()[position].kind {
+                let Some(first) = directory.index().position(target) else { continue };
+                position = first;
+            }
+            directory.remember(position, mica_context::identity(*content, &made.xattrs));
+        }
+    }
+}
+
+/// Unpacks `path` if it is an archive that ADD unpacks; false when it is not.
+fn unpack(
+    source: &SourceTree,
+    path: &[u8],
+    destination: &[u8],
+    chown: bool,
+    placement: &mut Placement<'_>,
+    ingest: &Ingest,
+) -> Result<bool, StepError> {
+    let Some(found) = follow(source.merged(), path)? else { return Ok(false) };
+    let Some(Kind::File { .. } | Kind::Hardlink { .. }) = found.entry.map(|entry| &entry.kind) else {
+        return Ok(false);
+    };
+    let name = String::from_utf8_lossy(path).into_owned();
+    let failed = |error: io::Error| mica_sys::Error::new("open", &name, error);
+    if !is_archive(source.open(&found.path).map_err(failed)?) {
+        return Ok(false);
+    }
+    let (_, content) = decompress(source.open(&found.path).map_err(failed)?, Limits::default())?;
+    let spool = ingest.path().join(SPOOL);
+    std::fs::create_dir_all(&spool).map_err(|error| mica_sys::Error::new("mkdir", &spool, error))?;
+    placement.make_directory(destination)?;
+    let mut entries = Vec::new();
+    extract_archive(io::BufReader::new(content), TarLimits::default(), &mut |entry,
+                                                                             content|
+     -> Result<(), StepError> {
+        let origin = if let Kind::File { .. } = entry.kind {
+            let path = spool.join(entries.len().to_string());
+            let mut file = File::create(&path).map_err(|error| mica_sys::Error::new("open", &path, error))?;
+            io::copy(content, &mut file).map_err(|error| mica_sys::Error::new("write", &path, error))?;
+            Origin::Spooled(path)
+        } else {
+            Origin::None
+        };
+        entries.push((entry, origin));
+        Ok(())
+    })?;
+    for (mut entry, origin) in entries {
+        if entry.path.is_empty() {
+            continue;
+        }
+        entry.path = join(destination, &entry.path);
+        if let Kind::Hardlink { target } = &mut entry.kind {
+            *target = join(destination, target);
+        }
+        // Owners are the archive's own, unless the instruction names one.
+        if chown {
+            placement.give_owner(&mut entry);
+        }
+        placement.put_unpacked(entry, origin)?;
+    }
+    Ok(true)
+}
+
+/// Whether the file is a tar, compressed or not: judged by its first header, as docker does, not by its name.
+fn is_archive(file: File) -> bool {
+    let Ok((compression, content)) = decompress(file, Limits::default()) else { return false };
+    let mut reader = TarReader::new(io::BufReader::new(content), TarLimits::default());
+    match reader.next_entry() {
+        Ok(Some(_)) => true,
+        // An empty tar has nothing that would tell it from a file of zeros, unless it was compressed.
+        Ok(None) => compression != Compression::None,
+        Err(LayerError::Header { .. } | LayerError::Truncated { .. } | LayerError::Read { .. }) => false,
+        // A header that holds together and says something that no layer may have: unpacking tells what.
+        Err(_) => true,
+    }
+}

@@ -1,0 +1,153 @@
+//! Stacks of layers: what a step starts from, and what it leaves.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use mica_layer::verify::is_whole;
+use mica_oci::{ChainId, DiffId, chain_id};
+use mica_store::{Layer, Lease, Store};
+use mica_tree::{Index, MergedIndex};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+use crate::error::{BuildError, StepError};
+use crate::owner;
+
+/// A stack of layers, lowest first.
+#[derive(Debug, Default)]
+pub(crate) struct Chain {
+    layers: Vec<Layer>,
+    diff_ids: Vec<DiffId>,
+    merged: OnceLock<Arc<MergedIndex>>,
+}
+
+impl Chain {
+    /// The stack of an image's layers as the store has them.
+    pub fn of_image(store: &Store, diff_ids: &[DiffId]) -> Result<Self, BuildError> {
+        let mut chain = Self::default();
+        for (position, diff_id) in diff_ids.iter().enumerate() {
+            let below = chain_id(&diff_ids[..=position]);
+            let layer = store.whole_layer(diff_id, below.as_ref(), is_whole)?;
+            chain.layers.push(layer.ok_or_else(|| BuildError::LayerMissing { diff_id: diff_id.clone() })?);
+            chain.diff_ids.push(diff_id.clone());
+        }
+        Ok(chain)
+    }
+
+    /// Keeps collections of other processes away from the stack for as long as the lease lives.
+    pub fn protect(&self, lease: &Lease) -> Result<(), BuildError> {
+        let layers: Vec<_> =
+            self.layers.iter().map(|layer| (&layer.record.diff_id, layer.record.chain_id.as_ref())).collect();
+        match (lease.protect_layers(&layers)?, self.diff_ids.last()) {
+            (false, Some(diff_id)) => Err(BuildError::LayerMissing { diff_id: diff_id.clone() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// This stack with one more layer on top.
+    pub fn with(&self, layer: Layer, diff_id: DiffId) -> Self {
+        let mut layers = self.layers.clone();
+        let mut diff_ids = self.diff_ids.clone();
+        layers.push(layer);
+        diff_ids.push(diff_id);
+        Self { layers, diff_ids, merged: OnceLock::new() }
+    }
+
+    /// Diff IDs, lowest first.
+    pub fn diff_ids(&self) -> &[DiffId] {
+        &self.diff_ids
+    }
+
+    /// The topmost layer, as the store knows it.
+    pub fn top(&self) -> Option<(&DiffId, Option<&ChainId>)> {
+        Some((self.diff_ids.last()?, self.layers.last()?.record.chain_id.as_ref()))
+    }
+
+    /// Diff IDs with the lengths of the tars.
+    pub fn sizes(&self) -> Vec<(DiffId, u64)> {
+        self.diff_ids
+            .iter()
+            .cloned()
+            .zip(self.layers.iter().map(|layer| layer.record.tar_size_bytes))
+            .collect()
+    }
+
+    /// `None` for an empty stack.
+    pub fn chain_id(&self) -> Option<ChainId> {
+        chain_id(&self.diff_ids)
+    }
+
+    /// Directories for an overlay mount, topmost first.
+    pub fn lowers(&self) -> Vec<PathBuf> {
+        self.layers.iter().rev().map(Layer::tree_path).collect()
+    }
+
+    /// What the stack shows.
+    pub fn merged(&self, indexes: &Indexes) -> Result<Arc<MergedIndex>, BuildError> {
+        if let Some(merged) = self.merged.get() {
+            return Ok(merged.clone());
+        }
+        let layers = self.layers.iter().map(|layer| indexes.get(layer)).collect::<Result<Vec<_>, _>>()?;
+        Ok(self.merged.get_or_init(|| Arc::new(MergedIndex::new(layers))).clone())
+    }
+
+    /// A small file of the stack (passwd, group), links followed; `None` when it is not there.
+    pub fn read_small(&self, merged: &MergedIndex, path: &str) -> Result<Option<Vec<u8>>, StepError> {
+        let Ok(Some(resolved)) = merged.resolve(path.as_bytes(), true) else { return Ok(None) };
+        let failed = |error: io::Error| mica_sys::Error::new("open", path, error);
+        let file = match self.open_file(merged, &resolved.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error).into()),
+        };
+        let mut bytes = Vec::new();
+        file.take(owner::FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
+        Ok(Some(bytes))
+    }
+
+    /// Opens a regular file of what the stack shows. `path` holds no symbolic link: it comes out of the merged index.
+    pub fn open_file(&self, merged: &MergedIndex, path: &[u8]) -> io::Result<File> {
+        let position = merged.layer_of(path).ok_or(rustix::io::Errno::NOENT)?;
+        let layer = self.layers.get(position).ok_or(rustix::io::Errno::NOENT)?;
+        let tree = rustix::fs::open(
+            layer.tree_path(),
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        Ok(File::from(rustix::fs::openat2(tree, path, flags, Mode::empty(), resolve)?))
+    }
+}
+
+/// Indexes of layers, read at most once in a process.
+#[derive(Debug, Default)]
+pub(crate) struct Indexes {
+    known: Mutex<HashMap<PathBuf, Arc<Index>>>,
+}
+
+impl Indexes {
+    /// The index of a layer.
+    pub fn get(&self, layer: &Layer) -> Result<Arc<Index>, BuildError> {
+        let path = layer.index_path();
+        if let Some(index) = self.lock().get(&path) {
+            return Ok(index.clone());
+        }
+        let damaged = |reason: String| BuildError::LayerDamaged { path: path.clone(), reason };
+        let bytes = std::fs::read(&path).map_err(|error| damaged(error.to_string()))?;
+        let index = Arc::new(Index::decode(&bytes).map_err(|error| damaged(error.to_string()))?);
+        self.lock().insert(path, index.clone());
+        Ok(index)
+    }
+
+    /// Takes over an index that was just made.
+    pub fn put(&self, layer: &Layer, index: Arc<Index>) {
+        self.lock().insert(layer.index_path(), index);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, Arc<Index>>> {
+        self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
