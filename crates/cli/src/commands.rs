@@ -1,0 +1,31 @@
+//! One file a command: its flags, and the calls that it makes into the rooms below.
+
+pub(crate) mod attach;
+pub(crate) mod build;
+mod build_error;
+pub(crate) mod builder;
+pub(crate) mod container;
+pub(crate) mod exec;
+mod filter;
+pub(crate) mod history;
+pub(crate) mod image;
+pub(crate) mod image_prune;
+pub(crate) mod images;
+pub(crate) mod import;
+pub(crate) mod info;
+pub(crate) mod inspect;
+mod inspect_container;
+pub(crate) mod kill;
+pub(crate) mod load;
+pub(crate) mod logs;
+pub(crate) mod ps;
+pub(crate) mod rm;
+pub(crate) mod rmi;
+pub(crate) mod run;
+pub(crate) mod save;
+pub(crate) mod start;
+pub(crate) mod stop;
+pub(crate) mod system;
+pub(crate) mod tag;
+pub(crate) mod version;
+pub(crate) mod wait;

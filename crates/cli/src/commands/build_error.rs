@@ -1,0 +1,71 @@
+//! Errors of a build as people see them.
+
+use mica_build::{BuildError, StepError};
+use mica_diagnostic::{Diagnostic, Span};
+
+use crate::advice::Advise;
+use crate::error::CliError;
+use crate::progress;
+
+/// A build's error with its lines of the Dockerfile, the step's last output, and advice.
+pub(crate) fn explain(error: BuildError) -> CliError {
+    let (source, diagnostics, output) = match error {
+        BuildError::Dockerfile { source_text, diagnostics } => (source_text, diagnostics, None),
+        BuildError::Step { source_text, span, name, cause, output } => {
+            let output = (!output.is_empty()).then_some((name, output));
+            (source_text, vec![explain_step(span, &cause)], output)
+        }
+        BuildError::Interrupted => {
+            return CliError::new(
+                "interrupted; what was finished is kept, and the next build goes on from there",
+            )
+            .code(crate::commands::build::INTERRUPTED);
+        }
+        error => return CliError::from(error),
+    };
+    let mut message = String::new();
+    if let Some((name, lines)) = output {
+        message.push_str(&format!("------\n > {}:\n", progress::printable(&name)));
+        for line in lines {
+            message.push_str(&progress::printable(&line));
+            message.push('\n');
+        }
+        message.push_str("------\n");
+    }
+    let text = mica_diagnostic::render(&diagnostics, &source, progress::is_color());
+    message.push_str(text.trim_end());
+    CliError { rendered: true, ..CliError::new(message) }
+}
+
+fn explain_step(span: Span, cause: &StepError) -> Diagnostic {
+    match cause {
+        StepError::SourceMissing { path, place, span, hidden_by, similar } => {
+            let diagnostic = Diagnostic::error(*span, format!("`{path}` is not in {place}"));
+            match (hidden_by, similar) {
+                (Some(rule), _) => {
+                    let (file, line, pattern) = &**rule;
+                    diagnostic
+                        .note(format!("excluded by `{file}`, line {line}: `{pattern}`"))
+                        .hint(format!("add `!{}` to `{file}`", path.trim_start_matches("./")))
+                }
+                (None, Some(similar)) => diagnostic.hint(format!("did you mean `{similar}`?")),
+                (None, None) => diagnostic,
+            }
+        }
+        cause => {
+            let mut diagnostic = Diagnostic::error(span, cause.to_string());
+            let mut source = std::error::Error::source(cause);
+            while let Some(deeper) = source {
+                let text = deeper.to_string();
+                if !diagnostic.message.contains(&text) {
+                    diagnostic = diagnostic.note(text);
+                }
+                source = deeper.source();
+            }
+            match cause.advice() {
+                Some(hint) => diagnostic.hint(hint),
+                None => diagnostic,
+            }
+        }
+    }
+}

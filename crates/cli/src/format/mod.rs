@@ -1,0 +1,9 @@
+//! How values look: tables, sizes, ages, and templates of the user.
+
+pub(crate) mod ago;
+pub(crate) mod listing;
+pub(crate) mod output;
+pub(crate) mod size;
+pub(crate) mod table;
+pub(crate) mod template;
+mod template_value;

@@ -1,0 +1,174 @@
+//! The command line: row 4, the only room that talks to people.
+//!
+//! Here: flags and environment (`commands`, one file each), tables (`format`), progress of builds (`progress`), and
+//! errors with their exit codes (`error`) and advice (`advice`). Data goes to stdout, all else to stderr. Not here: anything that
+//! a program could want to call; that is in the rooms below.
+
+mod advice;
+mod commands;
+mod error;
+mod format;
+mod progress;
+mod session;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::*;
+use crate::session::{Access, Session};
+
+/// Build, store, ship and run container images, without a daemon
+#[derive(Debug, Parser)]
+#[command(name = "mica", version, disable_help_subcommand = true)]
+struct Cli {
+    /// Where everything is kept [default: /var/lib/mica as root, $XDG_DATA_HOME/mica otherwise]
+    #[arg(long, env = "MICA_ROOT", value_name = "DIR")]
+    root: Option<std::path::PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    // In docker's order of use; then the groups, then the rest by name.
+    Run(Box<run::RunArgs>),
+    Exec(exec::ExecArgs),
+    Ps(ps::PsArgs),
+    /// Build an image from a Dockerfile
+    Build(Box<build::Args>),
+    /// List images
+    Images(images::Args),
+    /// Show the version
+    Version(version::Args),
+    /// Show what this mica runs on
+    Info(info::Args),
+    /// Manage the build cache
+    Builder(builder::Args),
+    #[command(hide = true)]
+    Buildx(builder::Args),
+    Container(container::ContainerArgs),
+    /// Manage images
+    Image(image::Args),
+    /// Show and shrink what is stored
+    System(system::Args),
+    Attach(attach::AttachArgs),
+    Create(Box<run::CreateCommandArgs>),
+    /// Show the history of an image
+    History(history::Args),
+    /// Make an image of a root filesystem in a tar
+    Import(import::Args),
+    /// Show all that is known of images and containers
+    Inspect(inspect::Args),
+    Kill(kill::KillArgs),
+    /// Load images from an archive
+    Load(load::Args),
+    Logs(logs::LogsArgs),
+    Rm(rm::RmArgs),
+    /// Remove images
+    Rmi(rmi::Args),
+    /// Save images to an archive
+    Save(save::Args),
+    Start(start::StartArgs),
+    Stop(stop::StopArgs),
+    /// Give an image one more name
+    Tag(tag::Args),
+    Wait(wait::WaitArgs),
+}
+
+impl Command {
+    /// What the command needs of the store.
+    fn access(&self) -> Access {
+        match self {
+            Self::History(_)
+            | Self::Images(_)
+            | Self::Info(_)
+            | Self::Inspect(_)
+            | Self::Tag(_)
+            | Self::Version(_) => Access::Records,
+            // Looking and sending signals is done as the user: the owner of a user namespace may signal all that is in
+            // it, and `exec` joins the container's own.
+            Self::Ps(_)
+            | Self::Stop(_)
+            | Self::Kill(_)
+            | Self::Logs(_)
+            | Self::Wait(_)
+            | Self::Exec(_)
+            | Self::Attach(_) => Access::Records,
+            Self::Container(args) if !args.needs_user_namespace() => Access::Records,
+            _ => Access::Files,
+        }
+    }
+
+    /// What an ordinary user has to do before entering a user namespace.
+    fn prepare(&self, session: &Session) {
+        match self {
+            Self::Rm(args) => args.end_running(session),
+            Self::Container(args) => args.end_running(session),
+            _ => {}
+        }
+    }
+
+    fn run(self, session: &Session) -> Result<u8, error::CliError> {
+        match self {
+            Self::Attach(args) => attach::attach(session, &args),
+            Self::Build(args) => build::run(*args, session),
+            Self::Builder(args) | Self::Buildx(args) => builder::run(args, session),
+            Self::Container(args) => container::container(session, &args),
+            Self::Create(args) => run::create(session, &args),
+            Self::Exec(args) => exec::exec(session, &args),
+            Self::History(args) => history::run(args, session),
+            Self::Image(args) => image::run(args, session),
+            Self::Images(args) => images::run(args, session),
+            Self::Import(args) => import::run(args, session),
+            Self::Info(args) => info::run(args, session),
+            Self::Inspect(args) => inspect::run(args, session),
+            Self::Kill(args) => kill::kill(session, &args),
+            Self::Load(args) => load::run(args, session),
+            Self::Logs(args) => logs::logs(session, &args),
+            Self::Ps(args) => ps::ps(session, &args),
+            Self::Rm(args) => rm::rm(session, &args),
+            Self::Rmi(args) => rmi::run(args, session),
+            Self::Run(args) => run::run(session, &args),
+            Self::Save(args) => save::run(args, session),
+            Self::Start(args) => start::start(session, &args),
+            Self::Stop(args) => stop::stop(session, &args),
+            Self::System(args) => system::run(args, session),
+            Self::Tag(args) => tag::run(args, session),
+            Self::Version(args) => version::run(args, session),
+            Self::Wait(args) => wait::wait(session, &args),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    // Before anything else: this program is also the first process of its containers, and their monitor.
+    mica_runtime::init_main_if_requested();
+    mica_container::monitor_main_if_requested();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            // Scripts tell the engine's failures from the program's by docker's code.
+            let mut words = std::env::args().skip(1).filter(|word| !word.starts_with('-'));
+            let is_run = words.any(|word| word == "run" || word == "create");
+            return ExitCode::from(match (error.use_stderr(), is_run) {
+                (false, _) => 0,
+                (true, true) => 125,
+                (true, false) => 2,
+            });
+        }
+    };
+    let outcome = Session::begin(cli.root)
+        .and_then(|session| {
+            if session.rootless {
+                cli.command.prepare(&session);
+            }
+            session.enter(cli.command.access())
+        })
+        .and_then(|session| cli.command.run(&session));
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => error.report(),
+    }
+}
