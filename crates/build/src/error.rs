@@ -1,7 +1,5 @@
 //! Why a build ended.
 
-use std::path::PathBuf;
-
 use mica_diagnostic::{Diagnostic, Source, Span};
 use mica_oci::DiffId;
 use thiserror::Error;
@@ -51,14 +49,6 @@ pub enum BuildError {
     LayerMissing {
         /// Which.
         diff_id: DiffId,
-    },
-    /// A file of the store is not what it should be.
-    #[error("`{path}` is damaged: {reason}")]
-    LayerDamaged {
-        /// Which.
-        path: PathBuf,
-        /// How.
-        reason: String,
     },
     /// The store failed.
     #[error(transparent)]

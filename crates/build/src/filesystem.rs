@@ -6,7 +6,6 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use mica_layer::verify::is_whole;
 use mica_oci::{ChainId, DiffId, chain_id};
 use mica_store::{Layer, Lease, Store};
 use mica_tree::{Index, MergedIndex};
@@ -26,14 +25,8 @@ pub(crate) struct Chain {
 impl Chain {
     /// The stack of an image's layers as the store has them.
     pub fn of_image(store: &Store, diff_ids: &[DiffId]) -> Result<Self, BuildError> {
-        let mut chain = Self::default();
-        for (position, diff_id) in diff_ids.iter().enumerate() {
-            let below = chain_id(&diff_ids[..=position]);
-            let layer = store.whole_layer(diff_id, below.as_ref(), is_whole)?;
-            chain.layers.push(layer.ok_or_else(|| BuildError::LayerMissing { diff_id: diff_id.clone() })?);
-            chain.diff_ids.push(diff_id.clone());
-        }
-        Ok(chain)
+        let layers = mica_image::Chain::of_image(store, diff_ids)?.layers().to_vec();
+        Ok(Self { layers, diff_ids: diff_ids.to_vec(), merged: OnceLock::new() })
     }
 
     /// Keeps collections of other processes away from the stack for as long as the lease lives.
@@ -135,9 +128,7 @@ impl Indexes {
         if let Some(index) = self.lock().get(&path) {
             return Ok(index.clone());
         }
-        let damaged = |reason: String| BuildError::LayerDamaged { path: path.clone(), reason };
-        let bytes = std::fs::read(&path).map_err(|error| damaged(error.to_string()))?;
-        let index = Arc::new(Index::decode(&bytes).map_err(|error| damaged(error.to_string()))?);
+        let index = Arc::new(mica_image::read_index(layer)?);
         self.lock().insert(path, index.clone());
         Ok(index)
     }

@@ -90,7 +90,9 @@ impl Advise for ImageError {
                 format!("`mica rm -f {}` stops and removes the container", short(container))
             }
             Self::UsedBy { container, .. } | Self::NameInUse { container, .. } => remove_container(container),
-            Self::LayerMissing { .. } | Self::LayerAltered { .. } => BROKEN_IMAGE.to_owned(),
+            Self::LayerMissing { .. } | Self::LayerAltered { .. } | Self::Index { .. } => {
+                BROKEN_IMAGE.to_owned()
+            }
             Self::NotAnArchive => {
                 "a tar of a root filesystem is made an image with `mica import FILE NAME`".to_owned()
             }
@@ -134,7 +136,7 @@ impl Advise for BuildError {
         match self {
             Self::Store(error) => error.advice(),
             Self::Image(error) => error.advice(),
-            Self::LayerMissing { .. } | Self::LayerDamaged { .. } => Some(
+            Self::LayerMissing { .. } => Some(
                 "the store is not whole: build again with `--no-cache`, or bring the base image in again with \
                  `mica load -i FILE`"
                     .to_owned(),
