@@ -110,18 +110,28 @@ pub fn parent(path: &[u8]) -> Option<&[u8]> {
 /// Order of paths in an index: component by component, so that a directory is followed by all that is inside.
 pub fn compare_paths(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
     // `/` sorts below every byte that a name can hold, which makes component order a plain byte order.
-    let key = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
-    let shared = shared_length(a, b);
-    a[shared..].iter().map(key).cmp(b[shared..].iter().map(key))
+    let key = |byte: u8| if byte == b'/' { 0 } else { byte };
+    let at = first_difference(a, b);
+    match (a.get(at), b.get(at)) {
+        (Some(a), Some(b)) => key(*a).cmp(&key(*b)).then(a.cmp(b)),
+        _ => a.len().cmp(&b.len()),
+    }
 }
 
-/// How many bytes at the beginning are the same, rounded down to words: paths share much, and this is asked very often.
-fn shared_length(a: &[u8], b: &[u8]) -> usize {
+/// Where two paths part, by words: paths share much, and this is asked very often.
+fn first_difference(a: &[u8], b: &[u8]) -> usize {
     const WORD_BYTES: usize = 16;
-    let words = |bytes: &'_ [u8]| bytes.len() / WORD_BYTES;
-    let count = words(a).min(words(b));
-    let word = |bytes: &[u8], at: usize| {
-        bytes[at * WORD_BYTES..(at + 1) * WORD_BYTES].try_into().map_or(0, u128::from_ne_bytes)
+    let length = a.len().min(b.len());
+    let Some(last) = length.checked_sub(WORD_BYTES) else {
+        return a.iter().zip(b).take_while(|(a, b)| a == b).count();
     };
-    (0..count).take_while(|at| word(a, *at) == word(b, *at)).count() * WORD_BYTES
+    let word = |bytes: &[u8], at: usize| bytes[at..at + WORD_BYTES].try_into().map_or(0, u128::from_le_bytes);
+    // The last word may overlap the one before it, which was the same.
+    for at in (0..last).step_by(WORD_BYTES).chain([last]) {
+        let difference = word(a, at) ^ word(b, at);
+        if difference != 0 {
+            return at + difference.trailing_zeros() as usize / 8;
+        }
+    }
+    length
 }

@@ -18,12 +18,13 @@ use std::cmp::Ordering;
 
 use thiserror::Error;
 
+use crate::compact::{Malformed, Reader, put_bytes, put_signed, put_varint};
 use crate::entry::{Entry, Kind, Time, compare_paths};
 
 const MAGIC: &[u8; 8] = b"micaidx\x01";
 
-/// The longest path or name that an index holds, in bytes; PATH_MAX of Linux.
-const PATH_BYTES_MAX: usize = 4096;
+/// The longest path that an index holds, in bytes; PATH_MAX of Linux.
+pub const PATH_BYTES_MAX: usize = 4096;
 
 /// Bytes that are not an index.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -35,11 +36,8 @@ pub enum IndexError {
     #[error("the checksum does not match")]
     Checksum,
     /// The end came too early, or something stands where it cannot.
-    #[error("malformed at byte {offset}")]
-    Malformed {
-        /// Where.
-        offset: usize,
-    },
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
     /// Paths are not in order, or one stands twice.
     #[error("`{path}` is out of order")]
     Order {
@@ -58,13 +56,15 @@ pub enum IndexError {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Index {
     entries: Vec<Entry>,
+    /// Positions of hard links: there are few, and whoever wants them should not have to go through everything.
+    hard_links: Vec<u32>,
 }
 
 impl Index {
     /// An index of these entries, which may come in any order; each path once.
     pub fn new(mut entries: Vec<Entry>) -> Result<Self, IndexError> {
         entries.sort_by(|a, b| compare_paths(&a.path, &b.path));
-        let index = Self { entries };
+        let index = Self::from_entries(entries);
         index.check()?;
         Ok(index)
     }
@@ -72,7 +72,14 @@ impl Index {
     /// An index of entries that are known to be in order, each path once.
     pub fn from_sorted(entries: Vec<Entry>) -> Self {
         debug_assert!(entries.is_sorted_by(|a, b| compare_paths(&a.path, &b.path) == Ordering::Less));
-        Self { entries }
+        Self::from_entries(entries)
+    }
+
+    fn from_entries(entries: Vec<Entry>) -> Self {
+        let is_link = |entry: &Entry| matches!(entry.kind, Kind::Hardlink { .. });
+        // The numbers fit: an index of 2^32 entries does not fit into memory.
+        let hard_links = (0..).zip(&entries).filter(|(_, entry)| is_link(entry)).map(|(at, _)| at).collect();
+        Self { entries, hard_links }
     }
 
     fn check(&self) -> Result<(), IndexError> {
@@ -100,6 +107,11 @@ impl Index {
         self.entries
     }
 
+    /// Positions of hard links in [`Index::entries`], in order.
+    pub fn hard_links(&self) -> &[u32] {
+        &self.hard_links
+    }
+
     /// Position of a path in [`Index::entries`].
     pub fn position(&self, path: &[u8]) -> Option<usize> {
         self.entries.binary_search_by(|entry| compare_paths(&entry.path, path)).ok()
@@ -117,6 +129,18 @@ impl Index {
     /// The entry at a path.
     pub fn get(&self, path: &[u8]) -> Option<&Entry> {
         self.position(path).map(|position| &self.entries[position])
+    }
+
+    /// Whether the two hold the same, times apart, and know the content of every file.
+    pub fn equals_but_times(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Entry, &Entry)| {
+            a.path == b.path
+                && a.kind == b.kind
+                && !matches!(a.kind, Kind::File { content: None, .. })
+                && (a.mode, a.uid, a.gid) == (b.mode, b.uid, b.gid)
+                && a.xattrs == b.xattrs
+        };
+        self.entries.len() == other.entries.len() && self.entries.iter().zip(&other.entries).all(same)
     }
 
     /// Sum of the sizes of all files.
@@ -140,8 +164,7 @@ impl Index {
                 put_varint(&mut out, u64::from(entry.mode));
                 put_varint(&mut out, u64::from(entry.uid));
                 put_varint(&mut out, u64::from(entry.gid));
-                let seconds = entry.mtime.seconds;
-                put_varint(&mut out, (seconds.wrapping_shl(1) ^ (seconds >> 63)) as u64);
+                put_signed(&mut out, entry.mtime.seconds);
                 put_varint(&mut out, u64::from(entry.mtime.nanoseconds));
                 put_varint(&mut out, entry.xattrs.len() as u64);
                 for (name, value) in &entry.xattrs {
@@ -180,7 +203,7 @@ impl Index {
         if blake3::hash(&bytes[..end]).as_bytes() != &bytes[end..] {
             return Err(IndexError::Checksum);
         }
-        let mut reader = Reader { bytes: &bytes[..end], offset: MAGIC.len() };
+        let mut reader = Reader::new(&bytes[..end], MAGIC.len());
         let count = reader.varint()?;
         // An entry takes at least four bytes.
         let mut entries = Vec::with_capacity(usize::try_from(count).unwrap_or(0).min(bytes.len() / 4));
@@ -188,17 +211,17 @@ impl Index {
         for _ in 0..count {
             entries.push(reader.entry(&mut path)?);
         }
-        if reader.offset != end {
-            return Err(reader.malformed());
+        if !reader.is_at_end() {
+            return Err(reader.malformed().into());
         }
-        let index = Self { entries };
+        let index = Self::from_entries(entries);
         index.check()?;
         Ok(index)
     }
 }
 
-/// Relative, no empty, `.` or `..` part, no NUL; the empty path is the root.
-fn is_clean(path: &[u8]) -> bool {
+/// Whether a path is one of an index: relative, no empty, `.` or `..` part, no NUL, not too long. The empty path is the root.
+pub fn is_clean(path: &[u8]) -> bool {
     path.is_empty()
         || (path.len() <= PATH_BYTES_MAX
             && !path.contains(&0)
@@ -219,75 +242,12 @@ fn tag(kind: &Kind) -> u8 {
     }
 }
 
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-struct Reader<'a> {
-    bytes: &'a [u8],
-    offset: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn malformed(&self) -> IndexError {
-        IndexError::Malformed { offset: self.offset }
-    }
-
-    fn take(&mut self, length: usize) -> Result<&'a [u8], IndexError> {
-        let end = self.offset.checked_add(length).ok_or_else(|| self.malformed())?;
-        let piece = self.bytes.get(self.offset..end).ok_or_else(|| self.malformed())?;
-        self.offset = end;
-        Ok(piece)
-    }
-
-    fn byte(&mut self) -> Result<u8, IndexError> {
-        Ok(self.take(1)?[0])
-    }
-
-    fn varint(&mut self) -> Result<u64, IndexError> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            if shift == 63 && byte > 1 {
-                return Err(self.malformed());
-            }
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(self.malformed())
-    }
-
-    fn number(&mut self) -> Result<u32, IndexError> {
-        let value = self.varint()?;
-        u32::try_from(value).map_err(|_| self.malformed())
-    }
-
-    fn length(&mut self) -> Result<usize, IndexError> {
-        let value = self.varint()?;
-        usize::try_from(value).map_err(|_| self.malformed())
-    }
-
-    fn slice(&mut self) -> Result<&'a [u8], IndexError> {
-        let length = self.length()?;
-        self.take(length)
-    }
-
+impl Reader<'_> {
     fn entry(&mut self, path: &mut Vec<u8>) -> Result<Entry, IndexError> {
         let shared = self.length()?;
         let rest = self.slice()?;
         if shared > path.len() || shared + rest.len() > PATH_BYTES_MAX {
-            return Err(self.malformed());
+            return Err(self.malformed().into());
         }
         path.truncate(shared);
         path.extend_from_slice(rest);
@@ -303,12 +263,12 @@ impl<'a> Reader<'a> {
         };
         if !matches!(tag, 6 | 11) {
             (entry.mode, entry.uid, entry.gid) = (self.number()?, self.number()?, self.number()?);
-            let seconds = self.varint()?;
+            let seconds = self.signed()?;
             let nanoseconds = self.number()?;
             if nanoseconds >= 1_000_000_000 || entry.mode > 0o7777 {
-                return Err(self.malformed());
+                return Err(self.malformed().into());
             }
-            entry.mtime = Time { seconds: (seconds >> 1) as i64 ^ -((seconds & 1) as i64), nanoseconds };
+            entry.mtime = Time { seconds, nanoseconds };
             for _ in 0..self.varint()? {
                 entry.xattrs.push((self.slice()?.to_vec(), self.slice()?.to_vec()));
             }
@@ -318,8 +278,8 @@ impl<'a> Reader<'a> {
                 let size = self.varint()?;
                 let content = match self.byte()? {
                     0 => None,
-                    1 => Some(self.take(32)?.try_into().map_err(|_| self.malformed())?),
-                    _ => return Err(self.malformed()),
+                    1 => Some(self.digest()?),
+                    _ => return Err(self.malformed().into()),
                 };
                 Kind::File { size, content }
             }
@@ -331,7 +291,7 @@ impl<'a> Reader<'a> {
             9 => Kind::Fifo,
             10 => Kind::Socket,
             11 => Kind::Whiteout,
-            _ => return Err(self.malformed()),
+            _ => return Err(self.malformed().into()),
         };
         Ok(entry)
     }

@@ -20,6 +20,7 @@
 //!
 //! Start reading at `entry.rs`. Tests: tables, altered bytes, and a comparison of the merged index with a naive model.
 
+pub mod compact;
 pub mod entry;
 pub mod index;
 pub mod merged;

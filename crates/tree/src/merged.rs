@@ -8,6 +8,8 @@ use thiserror::Error;
 use crate::entry::{Entry, Kind, compare_paths, parent};
 use crate::index::Index;
 
+mod positions;
+
 /// How many symbolic links are followed for one path; Linux gives up at 40 as well.
 const LINKS_MAX: usize = 40;
 
@@ -176,7 +178,7 @@ impl MergedIndex {
     /// Where a path leads for a process whose root this tree is: absolute links start at the root, `..` stops there.
     /// `None` when nothing is there.
     pub fn resolve(&self, path: &[u8], follow_last: bool) -> Result<Option<Resolved<'_>>, ResolveError> {
-        let (path, found) = self.follow(path, follow_last)?;
+        let (path, found) = follow(path, follow_last, &mut |path| self.get(path))?;
         Ok(match found {
             true => Some(Resolved { entry: self.get(&path), path }),
             false => None,
@@ -186,52 +188,58 @@ impl MergedIndex {
     /// The path, free of symbolic links, at which something made at `path` would stand; it need not exist, and neither
     /// need its parents.
     pub fn resolve_for_create(&self, path: &[u8]) -> Result<Vec<u8>, ResolveError> {
-        Ok(self.follow(path, true)?.0)
+        Ok(follow(path, true, &mut |path| self.get(path))?.0)
     }
+}
 
-    fn follow(&self, path: &[u8], follow_last: bool) -> Result<(Vec<u8>, bool), ResolveError> {
-        let mut todo: Vec<Vec<u8>> = parts(path).rev().map(<[u8]>::to_vec).collect();
-        let mut done: Vec<u8> = Vec::new();
-        let (mut links, mut exists) = (0, true);
-        while let Some(part) = todo.pop() {
-            if part == b".." {
-                // Below what does not exist, `..` is taken by the letter.
-                done.truncate(parent(&done).map_or(0, <[u8]>::len));
-                exists = done.is_empty() || self.get(&done).is_some();
-                continue;
+/// Where a path leads in a tree that `look` tells of, and whether something is there: what [`MergedIndex::resolve`] does, for
+/// those who want to know which paths it looks at. What stands below something absent is not asked for.
+pub fn follow<'t>(
+    path: &[u8],
+    follow_last: bool,
+    look: &mut dyn FnMut(&[u8]) -> Option<&'t Entry>,
+) -> Result<(Vec<u8>, bool), ResolveError> {
+    let mut todo: Vec<Vec<u8>> = parts(path).rev().map(<[u8]>::to_vec).collect();
+    let mut done: Vec<u8> = Vec::new();
+    let (mut links, mut exists) = (0, true);
+    while let Some(part) = todo.pop() {
+        if part == b".." {
+            // Below what does not exist, `..` is taken by the letter.
+            done.truncate(parent(&done).map_or(0, <[u8]>::len));
+            exists = done.is_empty() || look(&done).is_some();
+            continue;
+        }
+        let mut next = done.clone();
+        if !next.is_empty() {
+            next.push(b'/');
+        }
+        next.extend_from_slice(&part);
+        let entry = exists.then(|| look(&next)).flatten();
+        match entry.map(|entry| &entry.kind) {
+            Some(Kind::Symlink { target }) if follow_last || !todo.is_empty() => {
+                links += 1;
+                if links > LINKS_MAX {
+                    return Err(ResolveError::TooManyLinks);
+                }
+                if target.starts_with(b"/") {
+                    done.clear();
+                }
+                todo.extend(parts(target).rev().map(<[u8]>::to_vec));
             }
-            let mut next = done.clone();
-            if !next.is_empty() {
-                next.push(b'/');
+            Some(Kind::Directory { .. }) => done = next,
+            Some(_) if !todo.is_empty() => {
+                return Err(ResolveError::NotADirectory {
+                    path: String::from_utf8_lossy(&next).into_owned(),
+                });
             }
-            next.extend_from_slice(&part);
-            let entry = exists.then(|| self.get(&next)).flatten();
-            match entry.map(|entry| &entry.kind) {
-                Some(Kind::Symlink { target }) if follow_last || !todo.is_empty() => {
-                    links += 1;
-                    if links > LINKS_MAX {
-                        return Err(ResolveError::TooManyLinks);
-                    }
-                    if target.starts_with(b"/") {
-                        done.clear();
-                    }
-                    todo.extend(parts(target).rev().map(<[u8]>::to_vec));
-                }
-                Some(Kind::Directory { .. }) => done = next,
-                Some(_) if !todo.is_empty() => {
-                    return Err(ResolveError::NotADirectory {
-                        path: String::from_utf8_lossy(&next).into_owned(),
-                    });
-                }
-                Some(_) => done = next,
-                None => {
-                    exists = false;
-                    done = next;
-                }
+            Some(_) => done = next,
+            None => {
+                exists = false;
+                done = next;
             }
         }
-        Ok((done, exists))
     }
+    Ok((done, exists))
 }
 
 fn parts(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {

@@ -193,3 +193,11 @@ fn a_position_is_found_wherever_it_is_looked_for_first() {
         assert_eq!(index.position_near(b"x", next), None);
     }
 }
+
+proptest! {
+    #[test]
+    fn order_of_paths_is_that_of_their_components(shared in "[a-c./]{0,40}", a in "[a-c./]{0,20}", b in "[a-c./]{0,20}") {
+        let (a, b) = (format!("{shared}{a}"), format!("{shared}{b}"));
+        prop_assert_eq!(compare_paths(a.as_bytes(), b.as_bytes()), a.split('/').cmp(b.split('/')));
+    }
+}

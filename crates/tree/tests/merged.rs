@@ -75,6 +75,40 @@ fn path() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn positions_say_what_paths_say(wishes in vec(vec((path(), 0..7_u8), 0..8), 0..5), asked in vec(path(), 0..6)) {
+        let layers: Vec<Index> = wishes.into_iter().zip(0..).map(|(wishes, number)| layer(wishes, number)).collect();
+        let merged = MergedIndex::new(layers.into_iter().map(Arc::new));
+        let entries: Vec<&Entry> = (0..merged.len()).map(|position| merged.entry(position)).collect();
+        for (position, entry) in entries.iter().enumerate() {
+            prop_assert_eq!(merged.position(&entry.path), Some(position));
+            prop_assert_eq!(Some(merged.layer_at(position)), merged.layer_of(&entry.path));
+            prop_assert_eq!(merged.attributes_at(position), Some(*entry));
+            let children: Vec<&Entry> = merged.children(position).map(|child| merged.entry(child)).collect();
+            prop_assert_eq!(children, merged.list(&entry.path));
+            prop_assert_eq!(merged.end_of(position), position + 1 + merged.walk(&entry.path).count());
+            for start in 0..=position + 1 {
+                let expected = if start <= position { Ok(position) } else { Err(start) };
+                prop_assert_eq!(merged.find_from(start, &entry.path), expected);
+                for guess in 0..merged.len() + 2 {
+                    prop_assert_eq!(merged.find_near(start, guess, &entry.path), expected);
+                }
+            }
+        }
+        let root: Vec<&Entry> = merged.children_from(b"", 0).map(|child| merged.entry(child)).collect();
+        prop_assert_eq!(root, merged.list(b""));
+        for path in asked {
+            let naive = entries.partition_point(|entry| compare_paths(&entry.path, &path).is_lt());
+            let expected = if entries.get(naive).is_some_and(|entry| entry.path == path) { Ok(naive) } else { Err(naive) };
+            for start in 0..=naive {
+                prop_assert_eq!(merged.find_from(start, &path), expected);
+                for guess in 0..merged.len() + 2 {
+                    prop_assert_eq!(merged.find_near(start, guess, &path), expected);
+                }
+            }
+        }
+    }
     #[test]
     fn a_stack_shows_what_its_layers_say(wishes in vec(vec((path(), 0..7_u8), 0..8), 0..5)) {
         let layers: Vec<_> = wishes.into_iter().zip(1..).map(|(wishes, number)| layer(wishes, number)).collect();
@@ -193,4 +227,37 @@ fn hard_links_belong_to_their_layer() {
     assert_eq!(merged.get(b"a").map(size), Some(2));
     assert_eq!(merged.entry_of_link(merged.get(b"b").unwrap()).map(size), Some(1));
     assert_eq!(merged.entry_of_link(merged.get(b"a").unwrap()), None);
+}
+
+#[test]
+fn all_names_of_a_file_are_one_file() {
+    let file = |path: &[u8]| entry(path, Kind::File { size: 1, content: None }, 1);
+    let link = |path: &[u8], target: &[u8]| entry(path, Kind::Hardlink { target: target.to_vec() }, 0);
+    let symlink = entry(b"s", Kind::Symlink { target: b"a".to_vec() }, 3);
+    let lower = vec![
+        file(b"a"),
+        link(b"b", b"a"),
+        link(b"c", b"a"),
+        link(b"lost", b"nothing"),
+        link(b"loop", b"loop"),
+    ];
+    let lower = Index::new(lower.into_iter().chain([symlink, link(b"t", b"s")]).collect()).unwrap();
+    // The entry with the attributes is hidden; the other names live on.
+    let upper = Index::new(vec![file(b"a"), link(b"d", b"a")]).unwrap();
+    let merged = MergedIndex::new([Arc::new(lower), Arc::new(upper)]);
+    for (path, file, attributes) in [
+        ("a", Some((1, 0)), Some("a")),
+        ("b", Some((0, 0)), Some("a")),
+        ("c", Some((0, 0)), Some("a")),
+        ("d", Some((1, 0)), Some("a")),
+        ("lost", None, None),
+        ("loop", None, None),
+        ("s", None, Some("s")),
+        ("t", None, Some("s")),
+    ] {
+        let position = merged.position(path.as_bytes()).unwrap();
+        assert_eq!(merged.file_at(position), file, "{path}");
+        let found = merged.attributes_at(position).map(|entry| entry.path.as_slice());
+        assert_eq!(found, attributes.map(str::as_bytes), "{path}");
+    }
 }
