@@ -10,6 +10,7 @@ pub mod mount;
 pub mod namespace;
 pub mod netlink;
 pub mod process;
+pub mod seccomp_notify;
 pub mod signal;
 pub mod xattr;
 

@@ -81,6 +81,35 @@ pub fn new_filesystem(
     rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).at("fsmount", kind)
 }
 
+/// Makes a read-only mount of what a server will answer on `device` (`/dev/fuse`, opened in the user namespace of the
+/// caller), attached nowhere. The root belongs to root of that namespace, and every user may look.
+///
+/// Set-user-id programs keep their bit: the files are those of a container. The kernel asks for attributes as the server
+/// says (no `default_permissions`): the overlay above checks permissions.
+pub fn new_fuse(device: BorrowedFd<'_>, read_bytes_max: u32) -> Result<OwnedFd> {
+    let context = rustix::mount::fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC).at("fsopen", "fuse")?;
+    let options = [
+        ("source", "mica".to_owned()),
+        // By number: kernels before 6.10 take no descriptor here.
+        ("fd", device.as_raw_fd().to_string()),
+        ("rootmode", "40000".to_owned()),
+        ("user_id", "0".to_owned()),
+        ("group_id", "0".to_owned()),
+        ("max_read", read_bytes_max.to_string()),
+    ];
+    for (key, value) in options {
+        rustix::mount::fsconfig_set_string(context.as_fd(), key, value.as_str())
+            .at("fsconfig", format!("fuse {key}={value}"))?;
+    }
+    // Read-only as a filesystem, not as a mount alone: else every read makes the kernel ask for the access time again.
+    for flag in ["allow_other", "ro"] {
+        rustix::mount::fsconfig_set_flag(context.as_fd(), flag).at("fsconfig", format!("fuse {flag}"))?;
+    }
+    rustix::mount::fsconfig_create(context.as_fd()).at("fsconfig create", "fuse")?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_RDONLY;
+    rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).at("fsmount", "fuse")
+}
+
 /// A copy of the mount at `path` below `directory` (of `directory` itself if empty), attached nowhere: a bind mount.
 pub fn clone_tree(directory: impl AsFd, path: impl AsRef<Path>, recursive: bool) -> Result<OwnedFd> {
     let path = path.as_ref();
@@ -94,6 +123,12 @@ pub fn clone_tree(directory: impl AsFd, path: impl AsRef<Path>, recursive: bool)
 pub fn attach(mount: impl AsFd, target: impl AsFd, name: &Path) -> Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     rustix::mount::move_mount(mount, "", target, "", flags).at("move_mount", name)
+}
+
+/// Takes the topmost mount at `path` away, with all below it; who has something of it open keeps it.
+pub fn detach(path: &Path) -> Result<()> {
+    let flags = rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW;
+    rustix::mount::unmount(path, flags).at("umount2", path)
 }
 
 /// Makes `root` the root of this mount namespace and lets go of everything else that is mounted.
@@ -128,7 +163,7 @@ impl Overlay<'_> {
     pub fn mount(&self, target: &Path) -> Result<OwnedFd> {
         match self.new_mount() {
             Ok(mount) => {
-                let place = open_path(target)?;
+                let place = open_directory(target)?;
                 attach(&mount, place, target)?;
                 Ok(mount)
             }
@@ -150,7 +185,7 @@ impl Overlay<'_> {
             .distinct_lowers()
             .into_iter()
             .chain([self.upper, self.work])
-            .map(open_path)
+            .map(open_directory)
             .collect::<Result<_>>()?;
         let numbers: Vec<String> = directories.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
         let (lowers, rest) = numbers.split_at(numbers.len().saturating_sub(2));
@@ -174,7 +209,7 @@ impl Overlay<'_> {
         )
         .at("mount overlay", target)?;
         rustix::process::chdir("/").at("chdir", "/")?;
-        open_path(target)
+        open_directory(target)
     }
 
     /// The lowers, each once: overlayfs refuses a directory that it already has (ELOOP), and two steps that changed the
@@ -228,13 +263,14 @@ fn set_directory(
     if bytes.len() <= CONFIG_VALUE_BYTES_MAX && !bytes.iter().any(|byte| b"\\:,".contains(byte)) {
         return rustix::mount::fsconfig_set_string(context, key, path).at(call, path);
     }
-    let directory = open_path(path)?;
+    let directory = open_directory(path)?;
     let name = format!("/proc/self/fd/{}", directory.as_raw_fd());
     held.push(directory);
     rustix::mount::fsconfig_set_string(context, key, name.as_str()).at(call, path)
 }
 
-fn open_path(path: &Path) -> Result<OwnedFd> {
+/// The directory at `path`, as a place to mount on.
+pub fn open_directory(path: &Path) -> Result<OwnedFd> {
     rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .at("openat", path)
 }

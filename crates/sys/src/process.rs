@@ -5,8 +5,10 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
+
+use rustix::io::Errno;
 
 use crate::error::{Error, ErrorAt, Result};
 use crate::namespace::check;
@@ -203,19 +205,37 @@ pub fn set_ids(user_id: u32, group_id: u32) -> Result<()> {
 
 /// Loads a seccomp filter. Needs CAP_SYS_ADMIN or no-new-privileges.
 pub fn load_seccomp(program: &[BpfInstruction]) -> Result<()> {
+    set_seccomp_filter(program, 0).at("seccomp", "filter").map(drop)
+}
+
+/// Loads a seccomp filter whose answer can be SECCOMP_RET_USER_NOTIF, and opens the listener (close-on-exec) for it.
+///
+/// Needs what [`load_seccomp`] needs. A process can have one such filter; where one has a listener already, inherited
+/// ones too, the answer is `EBUSY`.
+pub fn load_seccomp_listener(program: &[BpfInstruction]) -> Result<OwnedFd> {
+    // A signal must not make a call fail that nobody expects to be interrupted; Linux before 5.19 does not know that.
+    let (listener, killable) =
+        (libc::SECCOMP_FILTER_FLAG_NEW_LISTENER, libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV);
+    let number = match set_seccomp_filter(program, listener | killable) {
+        Err(Errno::INVAL) => set_seccomp_filter(program, listener),
+        other => other,
+    }
+    .at("seccomp", "listener")?;
+    // SAFETY: the kernel has just opened this descriptor, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number as i32) })
+}
+
+fn set_seccomp_filter(program: &[BpfInstruction], flags: libc::c_ulong) -> rustix::io::Result<libc::c_long> {
     #[repr(C)]
     struct Program {
         length: u16,
         filter: *const BpfInstruction,
     }
-    let length = u16::try_from(program.len())
-        .map_err(|_| Error::new("seccomp", "filter", rustix::io::Errno::TOOBIG))?;
+    let length = u16::try_from(program.len()).map_err(|_| Errno::TOOBIG)?;
     let program = Program { length, filter: program.as_ptr() };
     const SECCOMP_SET_MODE_FILTER: libc::c_long = 1;
     // SAFETY: `program` is a `struct sock_fprog` over a slice that outlives the call; the kernel copies it.
-    check(unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0_u64, &raw const program) })
-        .at("seccomp", "filter")?;
-    Ok(())
+    check(unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &raw const program) })
 }
 
 /// Executes `path`; returns only when that failed.
