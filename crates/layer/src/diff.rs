@@ -41,6 +41,9 @@ pub struct DiffOptions {
     pub userxattr: bool,
     /// Paths that were made for mounts; dropped if they are still empty. With them go parents that were made for them.
     pub mount_points: Vec<Vec<u8>>,
+    /// The time that the lower tree showed for everything but regular files. What still has it in the upper directory
+    /// was brought there by a change of owner or mode, and keeps the time that it has in the lower tree.
+    pub shown_time: Option<Time>,
 }
 
 /// A layer that stands in its tree and waits to be committed.
@@ -62,7 +65,9 @@ pub fn diff_upper(
 ) -> Result<Diff, DiffError> {
     let prefix: &[u8] = if options.userxattr { b"user.overlay." } else { b"trusted.overlay." };
     let mount_points = options.mount_points.iter().cloned().collect();
-    let mut walk = Walk { upper, lower, prefix, mount_points, waiting: Vec::new(), seen: Vec::new() };
+    let shown_time = options.shown_time;
+    let (waiting, seen) = (Vec::new(), Vec::new());
+    let mut walk = Walk { upper, lower, prefix, mount_points, shown_time, waiting, seen };
     walk.waiting.push(Waiting { path: Vec::new(), sees_lower: true });
     while let Some(directory) = walk.waiting.pop() {
         walk.directory(&directory)?;
@@ -83,11 +88,11 @@ pub fn diff_upper(
     })
 }
 
-/// Gives directories that the layer only implies the time that its tar has for them, so that the image is the same here
-/// and where it is loaded. Last of all: what was removed on the way has changed them.
+/// Gives directories the time that the layer's tar has for them, so that the image is the same here and where it is loaded.
+/// Last of all: what was removed on the way has changed them.
 fn restore_times(upper: BorrowedFd<'_>, entries: &[Entry]) -> Result<(), DiffError> {
     for entry in entries {
-        if let Kind::Directory { implied: true, .. } = entry.kind {
+        if entry.is_directory() {
             let time = Timespec { tv_sec: entry.mtime.seconds, tv_nsec: i64::from(entry.mtime.nanoseconds) };
             let times = Timestamps { last_access: time, last_modification: time };
             let directory = open_directory(upper, &entry.path)?;
@@ -186,6 +191,7 @@ struct Walk<'a> {
     /// Of overlay's own attributes.
     prefix: &'static [u8],
     mount_points: BTreeSet<Vec<u8>>,
+    shown_time: Option<Time>,
     /// Directories still to be read: no recursion, because a step may leave a tree as deep as a path can be.
     waiting: Vec<Waiting>,
     /// In no order.
@@ -287,6 +293,12 @@ impl Walk<'_> {
             xattrs: attributes.own,
         };
         let mut inode = None;
+        if kind != FileType::RegularFile
+            && self.shown_time == Some(entry.mtime)
+            && let Some(lower) = lower
+        {
+            entry.mtime = Time { seconds: lower.mtime.seconds, nanoseconds: 0 };
+        }
         entry.kind = match kind {
             FileType::RegularFile => {
                 inode = (stat.st_nlink > 1).then_some((stat.st_dev, stat.st_ino));

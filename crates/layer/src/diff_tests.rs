@@ -80,7 +80,7 @@ impl Overlay {
         let mount_points = mount_points.iter().map(|path| path.as_bytes().to_vec()).collect();
         let upper = File::open(self.top.path().join("upper")).unwrap();
         let lower = MergedIndex::new([self.lower.clone()]);
-        diff_upper(upper.as_fd(), &lower, &DiffOptions { userxattr: false, mount_points }).unwrap()
+        diff_upper(upper.as_fd(), &lower, &DiffOptions { mount_points, ..DiffOptions::default() }).unwrap()
     }
 }
 

@@ -26,6 +26,27 @@ pub fn is_whole(tree_path: &Path, index_path: &Path) -> bool {
     has_names(tree.as_fd(), &index) && has_entries(tree.as_fd(), &index)
 }
 
+/// Whether no directory of the tree has changed since the index was written, which is done last. Tells names that somebody
+/// took away or added by hand, at the price of a look at each directory; says nothing of contents.
+pub fn is_untouched(tree_path: &Path, index_path: &Path, index: &Index) -> bool {
+    let Ok(written) = rustix::fs::lstat(index_path) else { return false };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(tree) = rustix::fs::open(tree_path, flags, Mode::empty()) else { return false };
+    let directories = index.entries().iter().filter(|entry| entry.is_directory());
+    std::iter::once(b"".as_slice()).chain(directories.map(|entry| entry.path.as_slice())).all(|path| {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+        rustix::fs::statat(&tree, path, flags).is_ok_and(|stat| {
+            (stat.st_ctime, stat.st_ctime_nsec) <= (written.st_mtime, written.st_mtime_nsec)
+        })
+    })
+}
+
+/// Says that a tree was compared with its index just now, so that [`is_untouched`] counts from here.
+pub fn mark_untouched(index_path: &Path) -> mica_sys::Result<()> {
+    let index = File::open(index_path).at("open", index_path)?;
+    index.set_modified(std::time::SystemTime::now()).at("futimens", index_path)
+}
+
 /// Whether every directory holds exactly the names of the index.
 fn has_names(tree: BorrowedFd<'_>, index: &Index) -> bool {
     let mut expected: BTreeSet<&[u8]> = index.entries().iter().map(|entry| entry.path.as_slice()).collect();
