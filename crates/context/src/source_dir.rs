@@ -124,6 +124,15 @@ impl SourceDir {
         Ok(positions.iter().map(|position| contents[*position].unwrap_or_default()).collect())
     }
 
+    /// Whether the file at this position of the index is still the one that was walked over, and was not written to since.
+    pub fn is_unchanged(&self, position: usize) -> bool {
+        let (Some(entry), Some(key)) = (self.index.entries().get(position), self.keys.get(position)) else {
+            return false;
+        };
+        let stat = self.open_file(entry).ok().and_then(|file| rustix::fs::fstat(file).ok());
+        stat.is_some_and(|stat| StatKey::of(&stat) == *key)
+    }
+
     /// Takes over a digest ([`crate::identity`]) that somebody else computed while copying the file at `position`.
     pub fn remember(&self, position: usize, content: [u8; 32]) {
         if let Some(slot) = self.contents().get_mut(position) {

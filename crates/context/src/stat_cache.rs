@@ -25,6 +25,19 @@ pub(crate) struct StatKey {
     pub ctime_ns: i128,
 }
 
+impl StatKey {
+    pub fn of(stat: &rustix::fs::Stat) -> Self {
+        let time =
+            |seconds: i64, nanoseconds: u64| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+        Self {
+            size: stat.st_size as u64,
+            inode: stat.st_ino,
+            mtime_ns: time(stat.st_mtime, stat.st_mtime_nsec),
+            ctime_ns: time(stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
+}
+
 /// The digest ([`crate::identity`]) of a file, and when it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Known {

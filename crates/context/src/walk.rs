@@ -229,14 +229,7 @@ impl Reader<'_> {
             // A socket means something only to the process that listens on it.
             _ => return Ok(None),
         };
-        let time =
-            |seconds: i64, nanoseconds: u64| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
-        let key = StatKey {
-            size: stat.st_size as u64,
-            inode: stat.st_ino,
-            mtime_ns: time(stat.st_mtime, stat.st_mtime_nsec),
-            ctime_ns: time(stat.st_ctime, stat.st_ctime_nsec),
-        };
+        let key = StatKey::of(&stat);
         let entry = Entry {
             path,
             kind,
