@@ -17,6 +17,7 @@ const ROWS: &[(&str, i32)] = &[
     ("context", 1),
     ("runtime", 1),
     ("network", 1),
+    ("trace", 1),
     ("image", 2),
     ("container", 2),
     ("build", 3),
