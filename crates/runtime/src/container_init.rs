@@ -12,7 +12,7 @@ use rustix::fs::Mode;
 use crate::error::{AtStage, Failure, Stage};
 use crate::spec::{ContainerSpec, Network, ProcessSpec};
 use crate::wire::{self, GO, Report};
-use crate::{device, process_setup, rootfs};
+use crate::{CreatedMountPoint, device, process_setup, rootfs};
 
 /// The descriptors of the container's first process.
 pub(crate) struct Lines {
@@ -32,8 +32,13 @@ pub(crate) const EXECUTING: u8 = b'x';
 pub(crate) const FAILED: u8 = b'f';
 
 /// Sets up the container and becomes its command. Never returns.
-pub(crate) fn run_container(spec: &ContainerSpec, cgroup_procs: &[PathBuf], lines: Lines) -> ! {
-    let result = set_up(spec, cgroup_procs, &lines);
+pub(crate) fn run_container(
+    spec: &ContainerSpec,
+    cgroup_procs: &[PathBuf],
+    trees: Vec<OwnedFd>,
+    lines: Lines,
+) -> ! {
+    let result = set_up(spec, cgroup_procs, trees, &lines);
     finish(result, spec.init, lines)
 }
 
@@ -45,11 +50,16 @@ pub(crate) fn run_joined(spec: &ProcessSpec, rootless: bool, lines: Lines) -> ! 
 
 struct SetUp {
     command: process_setup::ReadyCommand,
-    report: Report,
+    created_mount_points: Vec<CreatedMountPoint>,
     terminal: Option<OwnedFd>,
 }
 
-fn set_up(spec: &ContainerSpec, cgroup_procs: &[PathBuf], lines: &Lines) -> Result<SetUp, Failure> {
+fn set_up(
+    spec: &ContainerSpec,
+    cgroup_procs: &[PathBuf],
+    trees: Vec<OwnedFd>,
+    lines: &Lines,
+) -> Result<SetUp, Failure> {
     die_with_helper(lines)?;
     rustix::process::umask(Mode::empty());
     for procs in cgroup_procs {
@@ -58,7 +68,7 @@ fn set_up(spec: &ContainerSpec, cgroup_procs: &[PathBuf], lines: &Lines) -> Resu
     if crate::cgroup::is_unified() {
         namespace::unshare(Namespaces::CGROUP).stage(Stage::Namespaces)?;
     }
-    let mut root = rootfs::build(spec)?;
+    let mut root = rootfs::build(spec, trees)?;
     if !spec.namespaces.uts_host {
         if !spec.hostname.is_empty() {
             let name = &spec.hostname;
@@ -83,22 +93,23 @@ fn set_up(spec: &ContainerSpec, cgroup_procs: &[PathBuf], lines: &Lines) -> Resu
     let created_mount_points = std::mem::take(&mut root.created);
     // The last directory descriptor of ours: none may be open when the container's paths are walked.
     drop(root);
-    let (command, terminal) = prepare(&spec.process, spec.rootless, terminal, lines)?;
-    Ok(SetUp { command, report: Report::Ready { created_mount_points }, terminal })
+    let (command, terminal) = prepare(&spec.process, spec.rootless, spec.watch_sockets, terminal, lines)?;
+    Ok(SetUp { command, created_mount_points, terminal })
 }
 
 fn set_up_joined(spec: &ProcessSpec, rootless: bool, lines: &Lines) -> Result<SetUp, Failure> {
     die_with_helper(lines)?;
     let terminal =
         if spec.terminal { Some(device::open_joined_terminal().stage(Stage::Terminal)?) } else { None };
-    let (command, terminal) = prepare(spec, rootless, terminal, lines)?;
-    Ok(SetUp { command, report: Report::Ready { created_mount_points: Vec::new() }, terminal })
+    let (command, terminal) = prepare(spec, rootless, false, terminal, lines)?;
+    Ok(SetUp { command, created_mount_points: Vec::new(), terminal })
 }
 
 /// Prepares the command; with it the outer end of the `terminal`, which is given as outer and inner end.
 fn prepare(
     spec: &ProcessSpec,
     rootless: bool,
+    watch_sockets: bool,
     terminal: Option<(OwnedFd, OwnedFd)>,
     lines: &Lines,
 ) -> Result<(process_setup::ReadyCommand, Option<OwnedFd>), Failure> {
@@ -108,7 +119,7 @@ fn prepare(
         Some(terminal) => [terminal.as_fd(); 3],
         None => [input.as_fd(), output.as_fd(), error.as_fd()],
     };
-    match process_setup::prepare(spec, rootless, streams, || helper_lives(lines)) {
+    match process_setup::prepare(spec, rootless, watch_sockets, streams, || helper_lives(lines)) {
         Ok(command) => Ok((command, outer)),
         Err(failure) => {
             // Closing it now would hang up the terminal of this very process, before it could report.
@@ -132,12 +143,18 @@ fn helper_lives(lines: &Lines) -> bool {
 
 fn finish(result: Result<SetUp, Failure>, init: bool, lines: Lines) -> ! {
     let failure = match result {
-        Ok(set_up) => {
-            let descriptors: Vec<_> = set_up.terminal.iter().map(AsFd::as_fd).collect();
-            if wire::send(&lines.parent, &set_up.report, &descriptors).is_err() || !wait_for_go(&lines) {
+        Ok(mut set_up) => {
+            let sockets = set_up.command.sockets.take();
+            let report = Report::Ready {
+                created_mount_points: set_up.created_mount_points,
+                has_terminal: set_up.terminal.is_some(),
+                has_sockets: sockets.is_some(),
+            };
+            let descriptors: Vec<_> = set_up.terminal.iter().chain(&sockets).map(AsFd::as_fd).collect();
+            if wire::send(&lines.parent, &report, &descriptors).is_err() || !wait_for_go(&lines) {
                 process::exit_now(0);
             }
-            drop(set_up.terminal);
+            drop((set_up.terminal, sockets));
             if init {
                 // The command's process carries on from here; this one stays as the container's init.
                 match namespace::fork_process() {

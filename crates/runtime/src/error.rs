@@ -99,6 +99,14 @@ pub enum RuntimeError {
         /// What was going on.
         during: String,
     },
+    /// More trees than can be handed over.
+    #[error("a container can have {max} mounts of other trees at most, not {count}")]
+    TooManyTrees {
+        /// As many as were given.
+        count: usize,
+        /// As many as there can be.
+        max: usize,
+    },
     /// The spec or a message could not be written as JSON or read back.
     #[error("message between container processes: {source}")]
     Message {

@@ -27,7 +27,7 @@ pub(crate) const HELPER_NAME: &str = "mica-init";
 
 /// What the helper was asked to make.
 enum Task {
-    Container { spec: Box<ContainerSpec>, cgroup_procs: Vec<PathBuf> },
+    Container { spec: Box<ContainerSpec>, cgroup_procs: Vec<PathBuf>, trees: Vec<OwnedFd> },
     Join { spec: Box<ProcessSpec>, rootless: bool },
 }
 
@@ -95,7 +95,8 @@ fn start(
     } else {
         let spec: ContainerSpec = read_spec(spec_file, request)?;
         let flags = new_namespaces(&spec)?;
-        (Task::Container { spec: Box::new(spec), cgroup_procs: request.cgroup_procs.clone() }, flags)
+        let cgroup_procs = request.cgroup_procs.clone();
+        (Task::Container { spec: Box::new(spec), cgroup_procs, trees: descriptors.collect() }, flags)
     };
     let own_pidfd = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
         .at("pidfd_open", "helper");
@@ -108,8 +109,8 @@ fn start(
             let Ok(parent) = parent.try_clone() else { process::exit_now(125) };
             let lines = Lines { parent, helper, helper_pidfd, streams };
             match task {
-                Task::Container { spec, cgroup_procs } => {
-                    container_init::run_container(&spec, &cgroup_procs, lines)
+                Task::Container { spec, cgroup_procs, trees } => {
+                    container_init::run_container(&spec, &cgroup_procs, trees, lines)
                 }
                 Task::Join { spec, rootless } => container_init::run_joined(&spec, rootless, lines),
             }

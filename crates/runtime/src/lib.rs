@@ -13,7 +13,8 @@
 //! parent (any threads)          helper (this program again, or   first process (pid 1)
 //!                               a fork of one thread)
 //! spawn: spec in a memfd,  ---> pidfd of the parent, clone3 ---> dies with the helper; cgroup; overlay, /proc, /dev,
-//!        streams by SCM_RIGHTS                                   /sys, mounts, masks; pivot_root; user, capabilities,
+//!        streams, trees                                          /sys, mounts, masks; pivot_root; user, capabilities,
+//!        by SCM_RIGHTS
 //!        Cloned, Ready     <--- <------------------------------- seccomp; finds the command
 //! start: the byte `g`      ------------------------------------> `x` to the helper, execve
 //!        Started           <--- end of its pipe after an `x`
@@ -35,6 +36,10 @@
 //! 6. What was created only to mount on it is reported, so that it does not become part of a layer.
 //! 7. Capabilities, filter, masked and read-only paths are docker's unless the spec says otherwise.
 //!
+//! 8. A mount that the caller hands over attached nowhere ([`spawn_with_trees`]) is attached in the container's mount
+//!    namespace only, and only until its overlays are made.
+//! 9. The watch on sockets ([`SocketWatch`]) refuses nothing, and says that there was one whenever it cannot tell.
+//!
 //! Nothing is stored. A `volatile` overlay wants a fresh work directory each time: the kernel marks it.
 //!
 //! Start reading at [`spawn`], then `helper`, `container_init`, `rootfs`, `process_setup`.
@@ -52,11 +57,13 @@ mod helper;
 mod process_setup;
 mod rootfs;
 mod seccomp;
+mod socket_watch;
 mod spawn;
 pub mod spec;
 mod syscall_table;
 mod target;
 mod tiny_init;
+mod tree;
 mod user;
 mod wire;
 
@@ -64,8 +71,10 @@ pub use capability::CapabilitySet;
 pub use cgroup::sweep_cgroups;
 pub use error::{Result, RuntimeError, Stage};
 pub use helper::init_main_if_requested;
+pub use socket_watch::SocketWatch;
 pub(crate) use spawn::JoinSpec;
 pub use spawn::{
     Created, CreatedMountPoint, ExitStatus, MountPointKind, Running, Stdio, Stream, exec_in, spawn,
+    spawn_with_trees,
 };
 pub use spec::{ContainerSpec, ProcessSpec};

@@ -32,12 +32,15 @@ pub(crate) struct ReadyCommand {
     path: PathBuf,
     arguments: Vec<CString>,
     environment: Vec<CString>,
+    /// The listener of the filter that tells of sockets; to be closed before the execution.
+    pub sockets: Option<OwnedFd>,
 }
 
 /// Prepares everything but the execution. `streams` are standard input, output and error.
 pub(crate) fn prepare(
     spec: &ProcessSpec,
     rootless: bool,
+    watch_sockets: bool,
     streams: [BorrowedFd<'_>; 3],
     still_wanted: impl Fn() -> bool,
 ) -> Result<ReadyCommand, Failure> {
@@ -58,14 +61,14 @@ pub(crate) fn prepare(
     let arguments = strings(&spec.argv, "argument")?;
     let environment = strings(&env, "environment variable")?;
     process::reset_signals();
-    take_identity(spec, &user, rootless)?;
+    let sockets = take_identity(spec, &user, rootless, watch_sockets)?;
     // The change of credentials has made the kernel forget it.
     process::die_with_parent().stage(Stage::Exec)?;
     if !still_wanted() {
         process::exit_now(0);
     }
     let path = find_command(command, &env)?;
-    Ok(ReadyCommand { path, arguments, environment })
+    Ok(ReadyCommand { path, arguments, environment, sockets })
 }
 
 impl ReadyCommand {
@@ -151,11 +154,21 @@ fn take_streams(spec: &ProcessSpec, streams: [BorrowedFd<'_>; 3], user: &User) -
     process::close_on_execute_from(3).stage(Stage::Stdio)
 }
 
-fn take_identity(spec: &ProcessSpec, user: &User, rootless: bool) -> Result<(), Failure> {
+/// Answers the listener of the filter that tells of sockets, if one is wanted and the kernel lets us have it.
+fn take_identity(
+    spec: &ProcessSpec,
+    user: &User,
+    rootless: bool,
+    watch_sockets: bool,
+) -> Result<Option<OwnedFd>, Failure> {
     let _ = process::join_new_session_keyring();
     let wanted = if spec.privileged { CapabilitySet::ALL } else { spec.capabilities };
     let bounding = process::bound_capabilities(wanted.0).stage(Stage::Capabilities)?;
     let available = process::permitted_capabilities().stage(Stage::Capabilities)?;
+    // The refusals of the default filter go before what this one answers, in whichever order they are loaded. A kernel
+    // that has no such listener, or a listener already, is no failure: the parent sees that there is none.
+    let sockets =
+        if watch_sockets { process::load_seccomp_listener(&seccomp::socket_filter()).ok() } else { None };
     // While CAP_SYS_ADMIN is still there: without it a filter would need no_new_privs, which docker does not set.
     if spec.seccomp == Seccomp::Default && !spec.privileged {
         let filter = seccomp::default_filter(CapabilitySet(bounding));
@@ -175,7 +188,7 @@ fn take_identity(spec: &ProcessSpec, user: &User, rootless: bool) -> Result<(), 
     if spec.no_new_privileges {
         process::set_no_new_privileges().stage(Stage::Capabilities)?;
     }
-    Ok(())
+    Ok(sockets)
 }
 
 fn set_rlimit(limit: &spec::Rlimit) -> Result<(), Failure> {

@@ -17,17 +17,24 @@ use crate::device;
 use crate::error::{AtStage, Failure, Stage};
 use crate::spec::{ContainerSpec, Mount, Rootfs};
 use crate::target::{Root, is_directory};
+use crate::tree::Trees;
 
 const NO_SUID_EXEC_DEV: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
     .union(MountAttrFlags::MOUNT_ATTR_NOEXEC)
     .union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
 /// Builds all of it; the namespaces are new, the host's root is still the root.
-pub(crate) fn build(spec: &ContainerSpec) -> Result<Root, Failure> {
+///
+/// `trees` are the descriptors given to [`crate::spawn_with_trees`]. They are closed, and attached nowhere any more, when
+/// anything else is mounted.
+pub(crate) fn build(spec: &ContainerSpec, trees: Vec<OwnedFd>) -> Result<Root, Failure> {
     mount::make_all_private().stage(Stage::Rootfs)?;
+    let mut trees = Trees::new(trees);
     let root = match &spec.rootfs {
         Rootfs::Overlay { lowers, upper, work, userxattr, volatile } => {
-            let overlay = Overlay { lowers, upper, work, user_xattr: *userxattr, volatile: *volatile };
+            let lowers = trees.lowers(lowers).stage(Stage::Rootfs)?;
+            let overlay =
+                Overlay { lowers: &lowers, upper, work, user_xattr: *userxattr, volatile: *volatile };
             // Over its own upper: the one directory that is certainly there, and a mount point only in this namespace.
             overlay.mount(upper).stage(Stage::Rootfs)?
         }
@@ -41,12 +48,17 @@ pub(crate) fn build(spec: &ContainerSpec) -> Result<Root, Failure> {
             tree
         }
     };
+    let mut tree_mounts = Vec::new();
+    for mount in &spec.mounts {
+        tree_mounts.push(trees.clone_source(mount).stage(Stage::Mounts)?);
+    }
+    trees.detach().stage(Stage::Mounts)?;
     let mut root = Root::new(root).stage(Stage::Rootfs)?;
     mount_proc(&mut root, spec).stage(Stage::Mounts)?;
     let dev = device::mount_dev(&mut root, spec).stage(Stage::Devices)?;
     mount_sys(&mut root, spec).stage(Stage::Mounts)?;
-    for (position, mount) in spec.mounts.iter().enumerate() {
-        mount_one(&mut root, mount, position, &dev).stage(Stage::Mounts)?;
+    for (position, (mount, tree)) in spec.mounts.iter().zip(tree_mounts).enumerate() {
+        mount_one(&mut root, mount, tree, position, &dev).stage(Stage::Mounts)?;
     }
     device::add_devices(&mut root, spec).stage(Stage::Devices)?;
     for (name, value) in &spec.sysctls {
@@ -100,16 +112,25 @@ fn mount_sys(root: &mut Root, spec: &ContainerSpec) -> mica_sys::Result<()> {
     Ok(())
 }
 
-fn mount_one(root: &mut Root, mount: &Mount, position: usize, dev: &device::Dev) -> mica_sys::Result<()> {
+fn mount_one(
+    root: &mut Root,
+    mount: &Mount,
+    tree: Option<OwnedFd>,
+    position: usize,
+    dev: &device::Dev,
+) -> mica_sys::Result<()> {
     match mount {
         Mount::Bind { source, target, read_only, recursive } => {
             let tree = mount::clone_tree(CWD, source, *recursive)?;
             if *read_only {
                 mount::set_attributes(&tree, MountAttrFlags::MOUNT_ATTR_RDONLY, *recursive)?;
             }
-            let kind = if is_directory(&tree) { MountPointKind::Directory } else { MountPointKind::File };
-            mount::attach(tree, root.place(target, kind)?, Path::new(target))
+            attach_tree(root, tree, target)
         }
+        Mount::Tree { target, .. } => match tree {
+            Some(tree) => attach_tree(root, tree, target),
+            None => Ok(()),
+        },
         Mount::Tmpfs { target, size_bytes, mode } => {
             let mode = format!("{mode:o}");
             let size = size_bytes.map(|size_bytes| size_bytes.to_string());
@@ -123,6 +144,11 @@ fn mount_one(root: &mut Root, mount: &Mount, position: usize, dev: &device::Dev)
             mount::attach(file, root.place(target, MountPointKind::File)?, Path::new(target))
         }
     }
+}
+
+fn attach_tree(root: &mut Root, tree: OwnedFd, target: &str) -> mica_sys::Result<()> {
+    let kind = if is_directory(&tree) { MountPointKind::Directory } else { MountPointKind::File };
+    mount::attach(tree, root.place(target, kind)?, Path::new(target))
 }
 
 fn write_sysctl(root: &Root, name: &str, value: &str) -> mica_sys::Result<()> {

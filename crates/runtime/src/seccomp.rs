@@ -18,6 +18,7 @@ const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
 const ALLOW: u32 = 0x7fff_0000; // SECCOMP_RET_ALLOW
 const ERRNO: u32 = 0x0005_0000; // SECCOMP_RET_ERRNO
+const NOTIFY: u32 = 0x7fc0_0000; // SECCOMP_RET_USER_NOTIF
 const KILL: u32 = 0x8000_0000; // SECCOMP_RET_KILL_PROCESS
 
 // Offsets in `struct seccomp_data`; the words of the arguments are little-endian on every platform below.
@@ -142,6 +143,72 @@ const fn jump(code: u16, value: u32, jump_true: u8, jump_false: u8) -> BpfInstru
     BpfInstruction { code, jump_true, jump_false, value }
 }
 
+/// How a platform opens sockets.
+struct SocketCalls {
+    audit: u32,
+    /// Numbers of socket(2), those of x32 too.
+    socket: &'static [u32],
+    /// Number of socketcall(2), whose arguments lie in memory but for which call it is.
+    socketcall: Option<u32>,
+}
+
+const SOCKET_CALLS: &[SocketCalls] = if cfg!(target_arch = "aarch64") {
+    &[
+        SocketCalls { audit: AARCH64.audit, socket: &[198], socketcall: None },
+        SocketCalls { audit: 0x4000_0028, socket: &[281], socketcall: Some(102) },
+    ]
+} else {
+    &[
+        SocketCalls { audit: X86_64.audit, socket: &[41, 0x4000_0029], socketcall: None },
+        SocketCalls { audit: I386.audit, socket: &[359], socketcall: Some(102) },
+    ]
+};
+
+/// io_uring_setup(2) of all platforms, and of x32: a ring opens sockets past every filter.
+const IO_URING_SETUP: [u32; 2] = [425, 0x4000_01a9];
+/// SYS_SOCKET of socketcall(2).
+const SOCKETCALL_SOCKET: u32 = 1;
+/// AF_UNSPEC (refused anyway), AF_UNIX, AF_NETLINK, AF_ALG: they end in this kernel. All others may reach the network.
+const LOCAL_FAMILIES: [u32; 4] = [0, 1, 16, 38];
+
+/// The filter that tells its listener of every call that may open a way to the network, and lets all others pass.
+pub(crate) fn socket_filter() -> Vec<BpfInstruction> {
+    let mut program = vec![statement(LOAD_WORD, ARCHITECTURE)];
+    for calls in SOCKET_CALLS {
+        let body = socket_platform_filter(calls);
+        program.push(jump(JUMP_EQUAL, calls.audit, 0, u8::try_from(body.len()).unwrap_or(u8::MAX)));
+        program.extend(body);
+    }
+    program.push(statement(RETURN, ALLOW));
+    program
+}
+
+fn socket_platform_filter(calls: &SocketCalls) -> Vec<BpfInstruction> {
+    let mut program = vec![statement(LOAD_WORD, NUMBER)];
+    for number in IO_URING_SETUP {
+        program.extend([jump(JUMP_EQUAL, number, 0, 1), statement(RETURN, NOTIFY)]);
+    }
+    let mut family = vec![statement(LOAD_WORD, ARGUMENT_0_LOW)];
+    for local in LOCAL_FAMILIES {
+        family.extend([jump(JUMP_EQUAL, local, 0, 1), statement(RETURN, ALLOW)]);
+    }
+    family.push(statement(RETURN, NOTIFY));
+    for number in calls.socket {
+        program.push(jump(JUMP_EQUAL, *number, 0, family.len() as u8));
+        program.extend(family.iter().copied());
+    }
+    if let Some(number) = calls.socketcall {
+        program.extend([
+            jump(JUMP_EQUAL, number, 0, 3),
+            statement(LOAD_WORD, ARGUMENT_0_LOW),
+            jump(JUMP_EQUAL, SOCKETCALL_SOCKET, 0, 1),
+            statement(RETURN, NOTIFY),
+        ]);
+    }
+    program.push(statement(RETURN, ALLOW));
+    program
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,6 +290,38 @@ mod tests {
             let platforms: &[Platform] = if architecture == a { &[AARCH64] } else { &[X86_64, I386] };
             let program = filter(platforms, capabilities);
             assert_eq!(evaluate(&program, architecture, number, argument), expected, "{name}");
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn ways_to_the_network_are_told_of() {
+        let (x, i) = (X86_64.audit, I386.audit);
+        for (name, architecture, number, argument, expected) in [
+            ("read", x, 0, 2, ALLOW),
+            ("socket AF_UNSPEC", x, 41, 0, ALLOW),
+            ("socket AF_UNIX", x, 41, 1, ALLOW),
+            ("socket AF_UNIX in dirty register", x, 41, 0x2_0000_0001, ALLOW),
+            ("socket AF_NETLINK", x, 41, 16, ALLOW),
+            ("socket AF_ALG", x, 41, 38, ALLOW),
+            ("socket AF_INET", x, 41, 2, NOTIFY),
+            ("socket AF_INET6", x, 41, 10, NOTIFY),
+            ("socket AF_PACKET", x, 41, 17, NOTIFY),
+            ("socket AF_SMC", x, 41, 43, NOTIFY),
+            ("socket AF_INET in dirty register", x, 41, 0x1_0000_0002, NOTIFY),
+            ("connect", x, 42, 2, ALLOW),
+            ("socket of x32", x, 0x4000_0029, 2, NOTIFY),
+            ("io_uring_setup", x, 425, 0, NOTIFY),
+            ("io_uring_setup of x32", x, 0x4000_0000 + 425, 0, NOTIFY),
+            ("number 41 of i386", i, 41, 2, ALLOW),
+            ("socket of i386, AF_INET", i, 359, 2, NOTIFY),
+            ("socket of i386, AF_UNIX", i, 359, 1, ALLOW),
+            ("socketcall of i386, socket", i, 102, 1, NOTIFY),
+            ("socketcall of i386, bind", i, 102, 2, ALLOW),
+            ("io_uring_setup of i386", i, 425, 0, NOTIFY),
+            ("another architecture", 0x4000_0028, 41, 2, ALLOW),
+        ] {
+            assert_eq!(evaluate(&socket_filter(), architecture, number, argument), expected, "{name}");
         }
     }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::Cgroup;
 use crate::error::{Result, RuntimeError};
 use crate::helper::{self, HELPER_NAME};
+use crate::socket_watch::SocketWatch;
 use crate::spec::{ContainerSpec, ProcessSpec};
 use crate::wire::{self, GO, Report, Request};
 
@@ -88,6 +89,8 @@ pub struct Created {
     pub created_mount_points: Vec<CreatedMountPoint>,
     /// Limits that were asked for and that this host does not let us set, by the names of their cgroup files.
     pub unkept_limits: Vec<&'static str>,
+    /// The watch that [`ContainerSpec::watch_sockets`] asks for; none also where the kernel does not let us watch.
+    pub sockets: Option<SocketWatch>,
 }
 
 /// A container whose command runs. Dropping it before it has ended kills it.
@@ -97,6 +100,8 @@ pub struct Running {
     status: Option<ExitStatus>,
     /// The outer end of the terminal, if one was asked for.
     pub terminal: Option<OwnedFd>,
+    /// As in [`Created`].
+    pub sockets: Option<SocketWatch>,
 }
 
 /// An own process joins the container of `pid` with this.
@@ -122,10 +127,21 @@ struct ContainerProcess {
 /// May be called from any thread, many at a time. An error of the command itself (not found, not executable) may
 /// come from here or from [`Created::start`].
 pub fn spawn(spec: &ContainerSpec, stdio: Stdio) -> Result<Created> {
+    spawn_with_trees(spec, stdio, &[])
+}
+
+/// [`spawn`] of a container whose spec names mounts that are attached nowhere: `trees`, by their positions.
+///
+/// A tree that the spec names is the container's from then on: it can be attached once only. It is attached nowhere
+/// outside of the container's mount namespace, and there it is seen through the overlay only.
+pub fn spawn_with_trees(spec: &ContainerSpec, stdio: Stdio, trees: &[BorrowedFd<'_>]) -> Result<Created> {
+    if trees.len() > wire::TREES_MAX {
+        return Err(RuntimeError::TooManyTrees { count: trees.len(), max: wire::TREES_MAX });
+    }
     let (cgroup, unkept_limits) = spec.cgroup.as_ref().map(Cgroup::create).unwrap_or_default();
     let procs = cgroup.as_ref().map(Cgroup::procs_files).unwrap_or_default();
     let mut cgroup = CgroupGuard(cgroup);
-    let mut created = start_helper(spec, stdio, None, procs)?;
+    let mut created = start_helper(spec, stdio, None, trees, procs)?;
     created.process.cgroup = cgroup.0.take();
     created.unkept_limits = unkept_limits;
     Ok(created)
@@ -139,13 +155,14 @@ pub fn exec_in(pid: i32, process: &ProcessSpec, rootless: bool, stdio: Stdio) ->
     let pidfd = rustix::process::pidfd_open(target, PidfdFlags::empty()).at("pidfd_open", &name)?;
     let procs = crate::cgroup::procs_files_of(pid);
     let spec = JoinSpec { process: process.clone(), rootless, pid };
-    start_helper(&spec, stdio, Some(pidfd), procs)
+    start_helper(&spec, stdio, Some(pidfd), &[], procs)
 }
 
 fn start_helper(
     spec: &impl Serialize,
     stdio: Stdio,
     join: Option<OwnedFd>,
+    trees: &[BorrowedFd<'_>],
     cgroup_procs: Vec<PathBuf>,
 ) -> Result<Created> {
     let spec_bytes = serde_json::to_vec(spec)?;
@@ -174,6 +191,7 @@ fn start_helper(
         stream(&stdio.stderr, stderr.as_fd(), null.as_ref()),
     ];
     descriptors.extend(join.as_ref().map(AsFd::as_fd));
+    descriptors.extend(trees);
     wire::send(&socket, &request, &descriptors)?;
     // Our copies of the streams: a reader of the other end must not wait for us.
     drop(stdio);
@@ -186,8 +204,11 @@ fn start_helper(
             Some((Report::Cloned { pid }, descriptors)) => {
                 cloned = descriptors.into_iter().next().map(|fd| (pid, fd))
             }
-            Some((Report::Ready { created_mount_points }, descriptors)) => {
-                ready = Some((created_mount_points, descriptors.into_iter().next()));
+            Some((Report::Ready { created_mount_points, has_terminal, has_sockets }, descriptors)) => {
+                let mut descriptors = descriptors.into_iter();
+                let terminal = if has_terminal { descriptors.next() } else { None };
+                let listener = if has_sockets { descriptors.next() } else { None };
+                ready = Some((created_mount_points, terminal, listener));
             }
             Some((Report::Failed(failure), _)) => return Err(failure.into()),
             Some((Report::Started | Report::Exited(_), _)) | None => {
@@ -196,9 +217,10 @@ fn start_helper(
         }
     }
     match (cloned, ready, helper.0.take()) {
-        (Some((pid, pidfd)), Some((created_mount_points, terminal)), Some(helper)) => {
+        (Some((pid, pidfd)), Some((created_mount_points, terminal, listener)), Some(helper)) => {
             let process = ContainerProcess { helper, socket, pid, pidfd, cgroup: None, ended: false };
-            Ok(Created { process, terminal, created_mount_points, unkept_limits: Vec::new() })
+            let sockets = listener.map(SocketWatch::start).transpose()?;
+            Ok(Created { process, terminal, created_mount_points, unkept_limits: Vec::new(), sockets })
         }
         _ => Err(RuntimeError::Died { during: "its set-up".to_owned() }),
     }
@@ -284,10 +306,10 @@ impl Created {
 
     /// Executes the command; returns when it runs.
     pub fn start(self) -> Result<Running> {
-        let process = self.process;
+        let Self { process, terminal, sockets, .. } = self;
         rustix::io::write(&process.socket, &[GO]).at("write", "container")?;
         match wire::receive::<Report>(&process.socket)? {
-            Some((Report::Started, _)) => Ok(Running { process, status: None, terminal: self.terminal }),
+            Some((Report::Started, _)) => Ok(Running { process, status: None, terminal, sockets }),
             Some((Report::Failed(failure), _)) => Err(failure.into()),
             _ => Err(RuntimeError::Died { during: "the execution of its command".to_owned() }),
         }

@@ -37,6 +37,8 @@ pub struct ContainerSpec {
     pub cgroup: Option<CgroupSpec>,
     /// Size of /dev/shm.
     pub shm_size_bytes: u64,
+    /// Notes whether any process of the container opens a socket that reaches the network: [`crate::Created::sockets`].
+    pub watch_sockets: bool,
     /// The caller is in a user namespace: device nodes are bound from the host, what the namespace may not do is skipped.
     pub rootless: bool,
 }
@@ -71,8 +73,8 @@ pub struct ProcessSpec {
 pub enum Rootfs {
     /// An overlay, mounted in the container's mount namespace only.
     Overlay {
-        /// Lower directories, topmost first.
-        lowers: Vec<PathBuf>,
+        /// What lies below, topmost first.
+        lowers: Vec<Lower>,
         /// Takes the changes.
         upper: PathBuf,
         /// Empty directory beside `upper`.
@@ -84,6 +86,21 @@ pub enum Rootfs {
     },
     /// A directory as it is.
     Directory(PathBuf),
+}
+
+/// One lower of an overlay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lower {
+    /// A directory of the host.
+    Directory(PathBuf),
+    /// A mount that is attached nowhere, given to [`crate::spawn_with_trees`].
+    Tree {
+        /// Its position among the descriptors given.
+        descriptor: usize,
+        /// An existing directory where it is attached until the overlay has it, seen by nobody but the container's
+        /// first process. A tree that is named more than once is attached at the place that is named first.
+        place: PathBuf,
+    },
 }
 
 /// A mount of the caller's.
@@ -99,6 +116,25 @@ pub enum Mount {
         read_only: bool,
         /// With what is mounted below the source.
         recursive: bool,
+    },
+    /// A file or directory of a tree that is attached nowhere; what is written to it goes to a directory of its own.
+    Tree {
+        /// Position of the tree among the descriptors given to [`crate::spawn_with_trees`].
+        descriptor: usize,
+        /// As [`Lower::Tree`] has it.
+        place: PathBuf,
+        /// Takes the changes; never synced.
+        upper: PathBuf,
+        /// Empty directory beside `upper`.
+        work: PathBuf,
+        /// Use `user.overlay.*` attributes (rootless).
+        userxattr: bool,
+        /// Path in the tree; symlinks are followed as if the tree were the root. Empty is all of it.
+        source: String,
+        /// Absolute path in the container.
+        target: String,
+        /// Nothing can be written.
+        read_only: bool,
     },
     /// An empty directory in memory.
     Tmpfs {
@@ -251,6 +287,7 @@ impl ContainerSpec {
             sysctls: Vec::new(),
             cgroup: None,
             shm_size_bytes: SHM_SIZE_BYTES,
+            watch_sockets: false,
             rootless: false,
         }
     }

@@ -23,7 +23,8 @@ pub(crate) struct Request {
     pub parent_pid: i32,
     /// Length of the spec in its descriptor.
     pub spec_bytes: u64,
-    /// Join the container of the pidfd after the standard streams, instead of making one.
+    /// Join the container of the pidfd after the standard streams, instead of making one. Otherwise all descriptors
+    /// after the streams are trees.
     pub join: bool,
     /// The `cgroup.procs` files of the cgroups to join.
     pub cgroup_procs: Vec<std::path::PathBuf>,
@@ -34,8 +35,9 @@ pub(crate) struct Request {
 pub(crate) enum Report {
     /// The first process exists; its pidfd is beside this.
     Cloned { pid: i32 },
-    /// Set up, waiting for the go; the terminal's other end is beside this, if there is one.
-    Ready { created_mount_points: Vec<CreatedMountPoint> },
+    /// Set up, waiting for the go. Beside this, as far as they are there: the terminal's other end, the listener of the
+    /// filter that tells of sockets.
+    Ready { created_mount_points: Vec<CreatedMountPoint>, has_terminal: bool, has_sockets: bool },
     /// The command runs.
     Started,
     /// The first process has ended.
@@ -50,7 +52,10 @@ pub(crate) const GO: u8 = b'g';
 
 /// Largest message: a few hundred mount points or a failure with two paths.
 const MESSAGE_BYTES_MAX: usize = 128 * 1024;
-const DESCRIPTORS_MAX: usize = 8;
+/// As many as the kernel lets travel with one message (`SCM_MAX_FD`).
+const DESCRIPTORS_MAX: usize = 253;
+/// Trees that a container can have: all but the spec and the three streams.
+pub(crate) const TREES_MAX: usize = DESCRIPTORS_MAX - 4;
 
 /// A connected pair, close-on-exec.
 pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd)> {

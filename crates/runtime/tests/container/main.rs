@@ -6,7 +6,9 @@ mod limits;
 mod process;
 mod rootfs;
 mod rootless;
+mod sockets;
 mod support;
+mod trees;
 
 type Test = (&'static str, fn());
 
@@ -15,9 +17,18 @@ fn main() {
     support::child_main_if_requested();
     rootfs::child_main_if_requested();
     rootless::child_main_if_requested();
+    sockets::child_main_if_requested();
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let tests: Vec<Test> =
-        [process::TESTS, rootfs::TESTS, limits::TESTS, rootless::TESTS, bench::TESTS].concat();
+    let tests: Vec<Test> = [
+        process::TESTS,
+        rootfs::TESTS,
+        trees::TESTS,
+        sockets::TESTS,
+        limits::TESTS,
+        rootless::TESTS,
+        bench::TESTS,
+    ]
+    .concat();
     if std::env::args().any(|argument| argument == "--list") {
         for (name, _) in &tests {
             println!("{name}: test");

@@ -5,12 +5,13 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
-use mica_runtime::spec::{Mount, Network, Rootfs, UserSpec};
+use mica_runtime::spec::{Lower, Mount, Network, Rootfs, UserSpec};
 use mica_runtime::{ContainerSpec, ProcessSpec, Stdio, Stream};
 use mica_sys::{idmap, mount, namespace, process};
 
 use crate::Test;
-use crate::support::{Scratch, finish, piped, run};
+use crate::support::{Scratch, finish, piped, run, try_run_with_trees};
+use crate::trees::new_tree;
 
 pub const TESTS: &[Test] = &[
     ("root_an_ordinary_user_has_containers", root_an_ordinary_user_has_containers),
@@ -73,7 +74,10 @@ fn root_an_ordinary_user_has_containers() {
          hosts\n\
          unshare: unshare(0x10000000): Operation not permitted\n\
          host network 1\n\
-         joined box\n"
+         joined box\n\
+         of a tree of a tree\n\
+         network used: false\n\
+         network used: true\n"
     );
 }
 
@@ -123,7 +127,7 @@ pub fn child_main_if_requested() {
     }
     let container = |script: &str| -> ContainerSpec {
         let rootfs = Rootfs::Overlay {
-            lowers: vec![directory.join("image")],
+            lowers: vec![Lower::Directory(directory.join("image"))],
             upper: directory.join("upper"),
             work: directory.join("work"),
             userxattr: true,
@@ -167,5 +171,36 @@ pub fn child_main_if_requested() {
     print!("{}", finish(joined, out, err).unwrap().stdout);
     running.kill(libc::SIGKILL).unwrap();
     assert_eq!(running.wait().unwrap().code(), 137);
+    print_tree(directory, container("cat /of-tree /mounted/of-tree"));
+    for command in ["logger x", "nc -w 1 127.0.0.1 9"] {
+        let mut spec = container(&format!("busybox {command}"));
+        spec.watch_sockets = true;
+        println!("network used: {}", crate::sockets::used(&spec).0);
+    }
     std::process::exit(0);
+}
+
+/// A tree, made in this user namespace, as a lower and as a mount.
+fn print_tree(directory: &Path, mut spec: ContainerSpec) {
+    let ((first, first_files), (second, second_files)) = (new_tree(), new_tree());
+    fs::write(first_files.join("of-tree"), "of a tree ").unwrap();
+    fs::write(second_files.join("of-tree"), "of a tree\n").unwrap();
+    let make = |name: &str| {
+        fs::create_dir(directory.join(name)).unwrap();
+        directory.join(name)
+    };
+    if let Rootfs::Overlay { lowers, .. } = &mut spec.rootfs {
+        lowers.insert(0, Lower::Tree { descriptor: 0, place: make("place") });
+    }
+    spec.mounts.push(Mount::Tree {
+        descriptor: 1,
+        place: make("other place"),
+        upper: make("tree upper"),
+        work: make("tree work"),
+        userxattr: true,
+        source: String::new(),
+        target: "/mounted".to_owned(),
+        read_only: true,
+    });
+    print!("{}", try_run_with_trees(&spec, &[first, second]).unwrap().stdout);
 }

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use mica_runtime::spec::Rootfs;
+use mica_runtime::spec::{Lower, Rootfs};
 use mica_runtime::{ContainerSpec, Created, ExitStatus, Stdio, Stream};
 
 const BUSYBOX: &str = "/bin/busybox";
@@ -69,6 +70,10 @@ impl Scratch {
     }
 
     pub fn overlay(&self, lowers: Vec<PathBuf>) -> Rootfs {
+        self.overlay_of(lowers.into_iter().map(Lower::Directory).collect())
+    }
+
+    pub fn overlay_of(&self, lowers: Vec<Lower>) -> Rootfs {
         Rootfs::Overlay {
             lowers,
             upper: self.path("upper"),
@@ -113,6 +118,13 @@ pub fn finish(created: Created, mut out: fs::File, mut err: fs::File) -> mica_ru
     Ok(Outcome { status, stdout, stderr })
 }
 
+/// Runs a container of `trees` to its end.
+pub fn try_run_with_trees(spec: &ContainerSpec, trees: &[OwnedFd]) -> mica_runtime::Result<Outcome> {
+    let (stdio, out, err) = piped();
+    let trees: Vec<_> = trees.iter().map(AsFd::as_fd).collect();
+    finish(mica_runtime::spawn_with_trees(spec, stdio, &trees)?, out, err)
+}
+
 pub fn run(spec: &ContainerSpec) -> Outcome {
     try_run(spec).unwrap_or_else(|error| panic!("{error}"))
 }
@@ -151,7 +163,7 @@ pub fn child_main_if_requested() {
     }
     let directory = Path::new(directory);
     let rootfs = Rootfs::Overlay {
-        lowers: vec![directory.join("image")],
+        lowers: vec![Lower::Directory(directory.join("image"))],
         upper: directory.join("upper"),
         work: directory.join("work"),
         userxattr: false,
