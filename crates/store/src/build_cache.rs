@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 pub type CacheKey = [u8; 32];
 
 /// "Last used" is written when it is older than this: a hit should not cost a write.
-const TOUCH_AFTER_SECONDS: i64 = 24 * 60 * 60;
+pub(crate) const TOUCH_AFTER_SECONDS: i64 = 24 * 60 * 60;
 
 /// What a step made.
 #[derive(Clone, Debug, PartialEq, Eq)]

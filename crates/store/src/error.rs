@@ -101,6 +101,16 @@ pub enum StoreError {
     /// An image is not in the store.
     #[error("image `{0}` is not in the store")]
     ImageMissing(ImageId),
+    /// A record is larger than is kept.
+    #[error("{what} take {size_bytes} bytes, more than the {size_bytes_max} that are kept")]
+    RecordTooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// Its size.
+        size_bytes: u64,
+        /// The size allowed.
+        size_bytes_max: u64,
+    },
     /// Containers stand on the image.
     #[error("image `{id}` is used by {} container(s), the first is `{}`", users.len(), users.first().map_or("", String::as_str))]
     ImageInUse {

@@ -13,7 +13,7 @@ use std::time::Duration;
 pub(crate) const FORMAT: u64 = 1;
 
 /// Version of the tables, in `user_version`. Raising it needs a step in [`migrate`].
-pub(crate) const SCHEMA: i64 = 1;
+pub(crate) const SCHEMA: i64 = 2;
 
 /// Writers wait this long for each other. A transaction here takes microseconds; collection of a large store
 /// may take a second.
@@ -160,12 +160,17 @@ impl Layout {
 
 /// Brings the tables of an older build up to [`SCHEMA`], one step a version, in one transaction.
 fn migrate(connection: &mut Connection) -> Result<()> {
+    // Heeded only while there are no tables; files of version 1 get it in `gc`.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     // Stays with the file; changing it needs no transaction around.
     connection.pragma_update(None, "journal_mode", "WAL")?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if version < 1 {
-        transaction.execute_batch(TABLES)?;
+        transaction.execute_batch(TABLES_1)?;
+    }
+    if version < 2 {
+        transaction.execute_batch(TABLES_2)?;
     }
     if version < SCHEMA {
         transaction.pragma_update(None, "user_version", SCHEMA)?;
@@ -174,9 +179,9 @@ fn migrate(connection: &mut Connection) -> Result<()> {
     Ok(())
 }
 
-/// Identifiers are text as people see them (`sha256:...`); the empty string stands for "none" where a unique
-/// index compares it. `boot_id` is empty once the rows' files are known to be on disk.
-const TABLES: &str = "
+/// The tables of version 1. Identifiers are text as people see them (`sha256:...`); the empty string stands for "none"
+/// where a unique index compares it. `boot_id` is empty once the rows' files are known to be on disk.
+const TABLES_1: &str = "
 CREATE TABLE layers(
     id INTEGER PRIMARY KEY,
     diff_id TEXT NOT NULL,
@@ -261,3 +266,99 @@ CREATE TABLE protections(
     PRIMARY KEY(kind, object, lease)
 ) WITHOUT ROWID;
 ";
+
+/// What version 2 adds: records of steps and reports of builds. Ids are never given again (`AUTOINCREMENT`): who holds
+/// that of a record that is gone must not read the inputs of another. `sequence` orders records, the newest last.
+const TABLES_2: &str = "
+CREATE TABLE step_records(
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    sequence INTEGER NOT NULL UNIQUE,
+    key BLOB NOT NULL,
+    family BLOB NOT NULL,
+    diff_id TEXT NOT NULL,
+    chain_id TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    last_used INTEGER NOT NULL,
+    inputs_bytes INTEGER NOT NULL,
+    extra BLOB NOT NULL,
+    FOREIGN KEY(diff_id, chain_id) REFERENCES layers(diff_id, chain_id) ON DELETE CASCADE
+);
+CREATE INDEX step_records_by_key ON step_records(key, sequence);
+CREATE INDEX step_records_by_family ON step_records(family, sequence);
+CREATE INDEX step_records_by_layer ON step_records(diff_id, chain_id);
+CREATE TABLE step_inputs(
+    record INTEGER PRIMARY KEY REFERENCES step_records(id) ON DELETE CASCADE,
+    inputs BLOB NOT NULL
+);
+CREATE TABLE build_reports(
+    image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE,
+    report BLOB NOT NULL
+);
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{GcOptions, StepRecord, Store};
+    use mica_oci::{ChainId, DiffId, Digest, ImageId};
+    use rusqlite::params;
+
+    /// A store as version 1 left it: a layer with its directory, an image with a name, a build cache record.
+    fn version_1(root: &Path) -> (DiffId, ImageId) {
+        drop(Store::open(root).unwrap());
+        for name in ["state.db", "state.db-wal", "state.db-shm"] {
+            let _ = std::fs::remove_file(root.join(name));
+        }
+        let (layer, image) = (Digest::sha256(b"layer"), Digest::sha256(b"image"));
+        std::fs::create_dir(root.join("layers").join(layer.hex())).unwrap();
+        let database = Connection::open(root.join("state.db")).unwrap();
+        database.pragma_update(None, "journal_mode", "WAL").unwrap();
+        database.execute_batch(TABLES_1).unwrap();
+        database.pragma_update(None, "user_version", 1).unwrap();
+        let (diff_id, id) = (layer.to_string(), image.to_string());
+        let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| database.execute(sql, values).unwrap();
+        run(
+            "INSERT INTO layers VALUES(1, ?1, '', ?2, 1, 1, 1, '', '', '', 5)",
+            params![diff_id, layer.hex()],
+        );
+        run("INSERT INTO images VALUES(1, ?1, ?1, '', '', 1, 'amd64', 'linux', '')", params![id]);
+        run("INSERT INTO image_layers VALUES(?1, 0, ?2, ?3)", params![id, diff_id, diff_id]);
+        run("INSERT INTO names VALUES('name', ?1)", params![id]);
+        run("INSERT INTO cache VALUES(?1, ?1, ?2, '', 5, 5, x'01')", params![[1u8; 32], diff_id]);
+        (DiffId(layer), ImageId(image))
+    }
+
+    #[test]
+    fn a_database_of_version_1_is_brought_up_by_whoever_is_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        let (diff_id, image) = version_1(&root);
+        let put = |number: u8| {
+            let store = Store::open(&root).unwrap();
+            let record = StepRecord::new([2; 32], [3; 32], diff_id.clone(), None, vec![]);
+            store.put_step_record(&record, &vec![number; 500_000]).unwrap();
+        };
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                scope.spawn(move || put(number));
+            }
+        });
+        let store = Store::open(&root).unwrap();
+        let version = store.bare(|connection| {
+            Ok(connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?)
+        });
+        assert_eq!(version.unwrap(), 2);
+        assert_eq!(store.step_records(&[2; 32]).unwrap().len(), 4);
+        assert_eq!(store.name("name").unwrap(), Some(image.clone()));
+        assert_eq!(store.image(&image).unwrap().unwrap().layers, std::slice::from_ref(&diff_id));
+        assert_eq!(store.cache_get(&[1; 32]).unwrap().unwrap().diff_id, diff_id);
+        store.put_build_report(&image, b"report").unwrap();
+        assert_eq!(store.build_report(&image).unwrap().unwrap(), b"report");
+        // The space of records is given back here too.
+        store.gc(GcOptions::default()).unwrap();
+        let size = std::fs::metadata(root.join("state.db")).unwrap().len();
+        assert!(size < 500_000, "{size}");
+        assert_eq!(store.step_records(&[2; 32]).unwrap(), []);
+        assert!(store.layer(&diff_id, None::<&ChainId>).unwrap().is_some(), "the image needs it");
+    }
+}

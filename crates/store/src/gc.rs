@@ -1,9 +1,9 @@
 //! Collection: removes layers and blobs that nothing needs any more, while other processes work.
 //!
-//! What is needed: layers and blobs of images (containers stand on images), layers of build cache records, the
-//! blob a kept layer came from, what a living lease protects, and all that was stored since the oldest living
-//! lease began. Deciding and renaming away happen in one write transaction, so no row can come to refer to what
-//! is being taken; deleting happens after it.
+//! What is needed: layers and blobs of images (containers stand on images), layers of build cache records (those of
+//! steps' inputs are such too), the blob a kept layer came from, what a living lease protects, and all that was stored
+//! since the oldest living lease began. Deciding and renaming away happen in one write transaction, so no row can come
+//! to refer to what is being taken; deleting happens after it.
 
 use crate::codec::Count;
 use crate::error::Result;
@@ -11,13 +11,20 @@ use crate::store::{Store, now_unix_seconds};
 use crate::trash::Trash;
 use mica_sys::error::ErrorAt;
 use mica_sys::lock;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension};
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 /// Added before a lease's begin: the clock may be set back while it lives.
 const CLOCK_SLACK_SECONDS: i64 = 600;
+
+/// So many free pages of the database are left for what comes next.
+const FREE_PAGES_KEPT: i64 = 64;
+/// Gives back so many pages at most: 16 MiB.
+const GIVE_BACK: &str = "PRAGMA incremental_vacuum(4096)";
+/// As SQLite spells it in numbers.
+const AUTO_VACUUM_INCREMENTAL: i64 = 2;
 
 /// What to collect.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,7 +46,7 @@ pub struct Freed {
     pub layers: u64,
     /// Blobs removed.
     pub blobs: u64,
-    /// Build cache records removed.
+    /// Build cache records removed, those of steps' inputs among them.
     pub cache_records: u64,
     /// Directories of RUN cache mounts removed.
     pub cache_mounts: u64,
@@ -53,7 +60,7 @@ impl Store {
         let result = self.write(|transaction| {
             let mut freed = Freed::default();
             let stored_before = self.end_dead_leases(transaction)?;
-            freed.cache_records = drop_records(transaction, options)?;
+            drop_records(transaction, options, &mut freed)?;
             self.collect_layers(transaction, stored_before, &mut trash, &mut freed)?;
             self.collect_blobs(transaction, stored_before, &mut trash, &mut freed)?;
             self.collect_orphans(transaction, &mut trash)?;
@@ -64,6 +71,9 @@ impl Store {
             Ok(freed)
         });
         let freed = trash.end(result)?;
+        // All that was to go has gone: what is not given back now, on a full disk or beside another process, is so by
+        // a later collection.
+        let _ = self.bare(shrink_database);
         self.keep_reserve();
         Ok(freed)
     }
@@ -105,6 +115,7 @@ impl Store {
                 AND NOT EXISTS(SELECT 1 FROM image_layers AS i WHERE i.diff_id=l.diff_id
                     AND (l.chain_id='' OR i.chain_id=l.chain_id))
                 AND NOT EXISTS(SELECT 1 FROM cache AS c WHERE c.diff_id=l.diff_id AND c.chain_id=l.chain_id)
+                AND NOT EXISTS(SELECT 1 FROM step_records AS s WHERE s.diff_id=l.diff_id AND s.chain_id=l.chain_id)
                 AND NOT EXISTS(SELECT 1 FROM protections AS p WHERE p.kind='layer' AND p.object=l.directory)",
         )?;
         let unneeded: Vec<(String, u64)> = statement
@@ -184,9 +195,38 @@ impl Store {
     }
 }
 
-fn drop_records(connection: &Connection, options: GcOptions) -> Result<u64> {
+/// Gives back the pages that records left: the inputs of steps make the database large, and it does not shrink by
+/// itself.
+fn shrink_database(connection: &Connection) -> Result<()> {
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let mut free_pages = number("freelist_count")?;
+    if free_pages < FREE_PAGES_KEPT {
+        return Ok(());
+    }
+    if number("auto_vacuum")? != AUTO_VACUUM_INCREMENTAL {
+        // A database of version 1 is written anew, once.
+        connection.execute_batch("PRAGMA auto_vacuum=INCREMENTAL; VACUUM;")?;
+        free_pages = number("freelist_count")?;
+    }
+    while free_pages >= FREE_PAGES_KEPT {
+        // In pieces, each a transaction: other writers get their turn in between, while the log is moved.
+        let mut statement = connection.prepare_cached(GIVE_BACK)?;
+        let mut rows = statement.query([])?;
+        while rows.next()?.is_some() {}
+        connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+        let free_before = std::mem::replace(&mut free_pages, number("freelist_count")?);
+        if free_pages >= free_before {
+            break;
+        }
+    }
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    Ok(())
+}
+
+/// Drops records of both kinds by the same rule.
+fn drop_records(connection: &Connection, options: GcOptions, freed: &mut Freed) -> Result<()> {
     if options.keep_cache {
-        return Ok(0);
+        return Ok(());
     }
     let unused_since = match options.cache_unused_for {
         None => i64::MAX,
@@ -194,5 +234,11 @@ fn drop_records(connection: &Connection, options: GcOptions) -> Result<u64> {
             now_unix_seconds().saturating_sub(i64::try_from(unused.as_secs()).unwrap_or(i64::MAX))
         }
     };
-    Ok(connection.execute("DELETE FROM cache WHERE last_used <= ?1", params![unused_since])? as u64)
+    let sum = "SELECT coalesce(sum(inputs_bytes), 0) FROM step_records WHERE last_used <= ?1";
+    freed.bytes += connection.query_row(sum, [unused_since], |row| row.get::<_, Count>(0))?.0;
+    for table in ["cache", "step_records"] {
+        let sql = format!("DELETE FROM {table} WHERE last_used <= ?1");
+        freed.cache_records += connection.execute(&sql, [unused_since])? as u64;
+    }
+    Ok(())
 }

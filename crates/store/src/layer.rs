@@ -7,6 +7,7 @@ use crate::store::{Store, now_unix_seconds};
 use crate::trash::Trash;
 use mica_oci::{ChainId, DiffId, Digest};
 use mica_sys::error::{Error, ErrorAt};
+use mica_sys::lock;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
@@ -54,12 +55,39 @@ impl Layer {
     }
 }
 
+/// What became of a layer that was to be forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Forgotten {
+    /// It was not there.
+    Absent,
+    /// It is gone.
+    Removed {
+        /// Names of the images that miss it now, or their IDs where they have none; sorted.
+        images: Vec<String>,
+        /// The compressed blob it came from, and its media type: it can be had again from there. Unless an image
+        /// lists the blob or a lease protects it, the next collection takes it now that the layer is gone.
+        origin: Option<(Digest, String)>,
+        /// How many build cache records stood on it; with any, the next build makes it again.
+        records_count: u64,
+    },
+    /// Containers run on it: only its records are gone. To be said again once they have ended.
+    InUse {
+        /// IDs of the containers.
+        containers: Vec<String>,
+        /// How many build cache records stood on it.
+        records_count: u64,
+    },
+}
+
 /// A row and what only this file needs of it.
 struct Found {
     record: LayerRecord,
     boot_id: String,
     index_size_bytes: u64,
 }
+
+/// In the place of a boot ID, which has another form: so not of this one.
+const DISTRUSTED: &str = "distrusted";
 
 impl Store {
     /// Makes what is in `ingest` a layer. If the layer is there already, `ingest` is thrown away and that one is
@@ -165,17 +193,65 @@ impl Store {
         })
     }
 
-    /// Removes a layer that turned out to be damaged, with the build cache records that stand on it. Images that
-    /// need it stay, and miss it until it is made again.
+    /// Says that a layer was found damaged that only its image can bring back: it is compared with its index before it is
+    /// used again, and the same layer that comes in again takes its place.
+    pub fn distrust_layer(&self, diff_id: &DiffId, chain: Option<&ChainId>) -> Result<()> {
+        let name = codec::layer_directory(diff_id, chain);
+        self.write(|transaction| {
+            transaction.execute("UPDATE layers SET boot_id=?1 WHERE directory=?2", [DISTRUSTED, &name])?;
+            Ok(())
+        })
+    }
+
+    /// Removes a layer that the machine was switched off on and that turned out to be damaged, as
+    /// [`Store::forget_layer`] does; no container runs on it yet.
     pub fn drop_layer(&self, layer: &Layer) -> Result<()> {
-        let name = directory_name(layer);
+        self.forget_layer(&layer.record.diff_id, layer.record.chain_id.as_ref()).map(|_| ())
+    }
+
+    /// Forgets a layer that turned out to be damaged, as its record spells it (no chain: the shared one). The records
+    /// that stand on it always go, so that the next build makes it again. So do its row and directory, even if images
+    /// need it: they are broken already, miss it from now on, and are whole again once it was made or pulled again.
+    /// Under a running container nothing is pulled away.
+    pub fn forget_layer(&self, diff_id: &DiffId, chain: Option<&ChainId>) -> Result<Forgotten> {
+        let name = codec::layer_directory(diff_id, chain);
         let mut trash = Trash::new(self);
         let result = self.write(|transaction| {
+            let Some(found) = find(transaction, diff_id, chain)? else { return Ok(Forgotten::Absent) };
+            let records_count = drop_records(transaction, diff_id, chain)?;
+            mica_sys::fail_point!("store.layer.forget")?;
+            let containers = self.running_on(transaction, diff_id, chain)?;
+            if !containers.is_empty() {
+                return Ok(Forgotten::InUse { containers, records_count });
+            }
             transaction.execute("DELETE FROM layers WHERE directory=?1", [&name])?;
             trash.take(&["layers", &name])?;
-            Ok(())
+            let images = images_of(transaction, diff_id, chain)?;
+            Ok(Forgotten::Removed { images, origin: found.record.origin, records_count })
         });
         trash.end(result)
+    }
+
+    /// IDs of the running containers whose image needs the layer.
+    fn running_on(
+        &self,
+        connection: &Connection,
+        diff_id: &DiffId,
+        chain: Option<&ChainId>,
+    ) -> Result<Vec<String>> {
+        let mut statement = connection.prepare_cached(&format!(
+            "SELECT id FROM containers WHERE image IN({IMAGES_OF_LAYER}) ORDER BY sequence"
+        ))?;
+        let ids: Vec<String> = statement
+            .query_map([diff_id.to_string(), codec::text_or_empty(chain)], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        let mut running = Vec::new();
+        for id in ids {
+            if lock::is_held(self.layout().containers().join(&id).join("lock"))? {
+                running.push(id);
+            }
+        }
+        Ok(running)
     }
 
     /// Makes all that was committed so far survive a power cut: one syncfs for everything. Meant to run off the
@@ -237,6 +313,30 @@ pub(crate) fn exists(connection: &Connection, diff_id: &DiffId, chain: Option<&C
     let row =
         statement.query_row([diff_id.to_string(), codec::text_or_empty(chain)], |_| Ok(())).optional()?;
     Ok(row.is_some())
+}
+
+/// IDs of the images that need a layer; one kept per chain is needed by those of the chain.
+const IMAGES_OF_LAYER: &str = "SELECT image FROM image_layers WHERE diff_id=?1 AND (?2='' OR chain_id=?2)";
+
+fn images_of(connection: &Connection, diff_id: &DiffId, chain: Option<&ChainId>) -> Result<Vec<String>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT coalesce(n.name, i.id) AS label FROM images AS i LEFT JOIN names AS n ON n.image=i.id
+         WHERE i.id IN({IMAGES_OF_LAYER}) ORDER BY label"
+    ))?;
+    let images = statement.query_map([diff_id.to_string(), codec::text_or_empty(chain)], |row| row.get(0))?;
+    Ok(images.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Drops the build cache records that stand on a layer, and says how many.
+fn drop_records(connection: &Connection, diff_id: &DiffId, chain: Option<&ChainId>) -> Result<u64> {
+    let mut count = 0;
+    for table in ["cache", "step_records"] {
+        let sql = format!("DELETE FROM {table} WHERE diff_id=?1 AND chain_id=?2");
+        let gone =
+            connection.prepare_cached(&sql)?.execute([diff_id.to_string(), codec::text_or_empty(chain)])?;
+        count += gone as u64;
+    }
+    Ok(count)
 }
 
 fn from_row(row: &Row<'_>) -> Result<Found> {

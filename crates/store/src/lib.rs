@@ -1,7 +1,9 @@
-//! What mica keeps on disk: blobs, layers, images and their names, build cache records, containers, volumes.
+//! What mica keeps on disk: blobs, layers, images and their names, build cache records, reports of builds, containers,
+//! volumes.
 //!
 //! Not here: what is in a layer's tree or index (`mica-layer`), how trees are stacked (`mica-runtime`), how
-//! images come and go (`mica-image`), what is in a cache key (`mica-plan`).
+//! images come and go (`mica-image`), what is in a cache key (`mica-plan`), what is in a step's inputs and in a report
+//! (`mica-build`).
 //!
 //! ```text
 //! format                      version of this layout: 1
@@ -16,7 +18,9 @@
 //!
 //! A *blob* is stored bytes under their digest; a *layer* a tree with its index under its diff ID; an *ingest* what
 //! is not committed; a *lease* the promise that a running job's things are not collected; *trash* what is no longer
-//! visible and not yet deleted.
+//! visible and not yet deleted. Of the build cache there are two kinds of records, and both keep their layer until
+//! they are pruned: from the key of a step with all below it to its layer (`build_cache`), and from the key of a step
+//! alone to its newest layers, each with the values it used (`step_record`).
 //!
 //! Invariants:
 //! 1. Nothing is visible before it is whole: files are renamed into place first, then one transaction makes the
@@ -25,7 +29,7 @@
 //! 3. Committed bytes match their digest; [`Store::read_blob`] checks it on every read.
 //! 4. A row never loses its files: removal renames inside the transaction and deletes after it; what a kill leaves
 //!    in between is put back by the next sweep.
-//! 5. Collection takes nothing that an image, a container, a build cache record or a living lease needs.
+//! 5. Collection takes nothing that an image, a container, a build cache record of either kind or a living lease needs.
 //! 6. A container is running only while its monitor holds its lock.
 //!
 //! **Several processes, kills.** Readers take no lock. Writers take turns through SQLite (`BEGIN IMMEDIATE`), for
@@ -36,6 +40,10 @@
 //! **Power cuts.** Nothing on the user's path is synced. A layer's row carries the boot ID until
 //! [`Store::make_durable`]; found under another boot ID, its index must have the committed size, and it is handed
 //! out with `is_trusted == false` until it was compared with the index. Blobs are checked as they are read.
+//!
+//! **Damage.** A layer found damaged is forgotten ([`Store::forget_layer`]) with all records that stand on it, so that
+//! the next build makes it again; images that need it miss it until then. Under a running container it stays. The one
+//! exception to invariant 2, with power cuts.
 //!
 //! Start reading in `store` (the handle), `layer` (the longest way in) and `trash` (the way out). Tested by tables,
 //! and in `tests/` by many processes, by kills at random moments and by fail points at each step.
@@ -54,6 +62,7 @@ mod lease;
 mod random_name;
 mod remove_tree;
 mod reserve;
+mod step_record;
 mod store;
 mod sweep;
 mod trash;
@@ -67,9 +76,12 @@ pub use error::{Result, StoreError};
 pub use gc::{Freed, GcOptions};
 pub use image::{ImageCommit, ImageRecord, ImageSummary};
 pub use ingest::Ingest;
-pub use layer::{Layer, LayerRecord};
+pub use layer::{Forgotten, Layer, LayerRecord};
 pub use lease::Lease;
 pub use random_name::random_name;
+pub use step_record::{
+    BUILD_REPORT_BYTES_MAX, STEP_EXTRA_BYTES_MAX, STEP_INPUTS_BYTES_MAX, STEP_RECORDS_MAX, StepRecord,
+};
 pub use store::Store;
 pub use sweep::Swept;
 pub use usage::{Usage, UsageOf, tree_size_bytes};

@@ -31,11 +31,12 @@ pub struct Usage {
     pub containers: UsageOf,
     /// Volumes. In use if a container names it.
     pub volumes: UsageOf,
-    /// Build cache: layers that only records need (or nothing), and RUN cache mounts. Counts records.
+    /// Build cache: layers that only records need (or nothing), the inputs that records of steps keep, and RUN cache
+    /// mounts. Counts records.
     pub cache: UsageOf,
     /// Of the images' bytes, those of blobs.
     pub blobs_size_bytes: u64,
-    /// The database, what is on its way in or out, stat caches.
+    /// The database without the inputs of steps, what is on its way in or out, stat caches.
     pub own_size_bytes: u64,
 }
 
@@ -43,6 +44,7 @@ impl Store {
     /// Counts what is stored. Walks containers, volumes and cache mounts, not layers.
     pub fn usage(&self) -> Result<Usage> {
         let mut usage = Usage::default();
+        let mut inputs_bytes = 0;
         self.read(|connection| {
             let one = |sql: &str| -> Result<u64> {
                 Ok(connection.query_row(sql, [], |row| row.get::<_, Count>(0))?.0)
@@ -57,7 +59,9 @@ impl Store {
             let of_containers = one(&format!("{needed} AND i.image IN (SELECT image FROM containers))"))?;
             usage.images.size_bytes = of_images;
             usage.images.reclaimable_bytes = of_images - of_containers;
-            usage.cache.count = one("SELECT count(*) FROM cache")?;
+            usage.cache.count =
+                one("SELECT (SELECT count(*) FROM cache) + (SELECT count(*) FROM step_records)")?;
+            inputs_bytes = one("SELECT coalesce(sum(inputs_bytes), 0) FROM step_records")?;
             usage.cache.size_bytes = all - of_images;
             Ok(())
         })?;
@@ -70,6 +74,13 @@ impl Store {
         let directory = own_size_bytes(&self.layout().cache());
         usage.own_size_bytes += directory;
         usage.cache.size_bytes += mounts.saturating_sub(directory);
+        let mut database = 0;
+        for name in ["state.db", "state.db-wal", "state.db-shm"] {
+            database += tree_size_bytes(&self.root().join(name))?;
+        }
+        let inputs_bytes = inputs_bytes.min(database);
+        usage.own_size_bytes += database - inputs_bytes;
+        usage.cache.size_bytes += inputs_bytes;
         usage.cache.reclaimable_bytes = usage.cache.size_bytes;
         for container in self.containers()? {
             let size_bytes = tree_size_bytes(container.path())?;
@@ -83,7 +94,7 @@ impl Store {
         for path in [self.layout().ingest(), self.context_directory()] {
             usage.own_size_bytes += tree_size_bytes(&path)?;
         }
-        for name in ["state.db", "state.db-wal", "state.db-shm", "format", RESERVE_FILE] {
+        for name in ["format", RESERVE_FILE] {
             usage.own_size_bytes += tree_size_bytes(&self.root().join(name))?;
         }
         Ok(usage)

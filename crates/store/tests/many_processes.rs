@@ -23,6 +23,8 @@ fn child() {
         "commit" => commit_many(root, seed),
         "churn" => churn(root, seed),
         "story" => story(root),
+        "steps" => record_steps(root, seed),
+        "forget" => Store::open(root).and_then(|store| forget(&store)),
         "fill" => fill(root),
         _ => panic!("no such job"),
     };
@@ -76,6 +78,10 @@ fn churn(root: &Path, seed: &str) -> Result<()> {
         let lease = store.lease()?;
         let image =
             commit_image(&store, &format!("i{seed}-{number}"), &["base", &format!("{seed} {number}")])?;
+        let made = step_record([1; 32], &format!("{seed} {number}"));
+        store.put_step_record(&made, &vec![1; 20_000])?;
+        store.put_step_record(&step_record([1; 32], "base"), b"the same again")?;
+        store.put_build_report(&image.id, seed.as_bytes())?;
         let id = format!("{:0>60}{:0>4}", seed, number % 10_000);
         let record = ContainerRecord { id, ..container_record('a', &format!("c{seed}-{number}"), &image) };
         store.create_container(&record)?;
@@ -123,6 +129,14 @@ fn story(root: &Path) -> Result<()> {
     let image = commit_image(&store, "story", &["base", "story"])?;
     let record = container_record('a', "story", &image);
     store.create_container(&record)?;
+    for (layer, inputs) in [("base", "x"), ("story", "y"), ("base", "x")] {
+        store.put_step_record(&step_record([1; 32], layer), inputs.as_bytes())?;
+    }
+    store.put_build_report(&image.id, b"report")?;
+    let damaged = layer_record("damaged");
+    commit_layer(&store, &damaged)?;
+    store.put_step_record(&step_record([1; 32], "damaged"), b"z")?;
+    store.forget_layer(&damaged.diff_id, None)?;
     store.make_durable()?;
     store.remove_container(&record.id)?;
     store.remove_image(&image.id)?;
@@ -163,6 +177,77 @@ fn every_fail_point(action: &str, expect: impl Fn(std::process::ExitStatus) -> b
         assert_eq!(std::fs::read_dir(root.join("containers")).unwrap().count(), 0, "{action} {position}");
     }
     assert!(reached_end, "the story has fewer than 200 fail points");
+}
+
+/// A hundred records of one key, half of them the same as those of the other processes.
+fn record_steps(root: &Path, seed: &str) -> Result<()> {
+    for number in 0..100 {
+        let store = Store::open(root)?;
+        let text = if number % 2 == 0 { format!("shared {number}") } else { format!("{seed} {number}") };
+        commit_layer(&store, &layer_record(&text))?;
+        let id = store.put_step_record(&step_record([1; 32], &text), text.as_bytes())?;
+        store.touch_step_record(id)?;
+        if store.step_records(&[1; 32])?.len() > STEP_RECORDS_MAX as usize {
+            return Err(StoreError::InvalidName { what: "number of records", value: text });
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn many_processes_record_steps_of_one_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    let children: Vec<Child> = (0..6).map(|seed| spawn(&format!("steps {seed}"), &root, None)).collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    check_store(&root);
+    let store = Store::open(&root).unwrap();
+    let records = store.step_records(&[1; 32]).unwrap();
+    assert_eq!(records.len(), STEP_RECORDS_MAX as usize);
+    let inputs: std::collections::HashSet<_> =
+        records.iter().map(|record| store.step_inputs(record.id).unwrap()).collect();
+    assert_eq!(inputs.len(), records.len(), "the same is kept once");
+}
+
+fn forget(store: &Store) -> Result<()> {
+    store.sweep()?;
+    store.forget_layer(&layer_record("needed").diff_id, None)?;
+    Ok(())
+}
+
+/// Whatever happens while a layer is forgotten that an image needs: it is there whole or not at all, and made again it
+/// heals the image.
+#[test]
+fn a_kill_or_failure_while_a_needed_layer_is_forgotten() {
+    for action in ["kill", "fail", "full"] {
+        let mut interrupted = 0;
+        loop {
+            let dir = tempfile::tempdir().unwrap();
+            let root = dir.path().join("root");
+            let store = Store::open(&root).unwrap();
+            let image = commit_image(&store, "one", &["needed"]).unwrap();
+            store.put_step_record(&step_record([1; 32], "needed"), b"inputs").unwrap();
+            let point = format!("store.*:{}:{action}", interrupted + 1);
+            let was_done = spawn("forget 0", &root, Some(&point)).wait().unwrap().success();
+            store.sweep().unwrap();
+            let is_there = store.layer(&image.layers[0], None).unwrap().is_some();
+            let place = root.join("layers").join(image.layers[0].0.hex());
+            assert_eq!(place.exists(), is_there, "{point}");
+            assert_eq!(store.step_records(&[1; 32]).unwrap().len(), usize::from(is_there), "{point}");
+            assert_eq!(std::fs::read_dir(root.join("ingest")).unwrap().count(), 0, "{point}");
+            assert!(!(was_done && is_there), "{point}");
+            commit_layer(&store, &layer_record("needed")).unwrap();
+            check_store(&root);
+            if was_done {
+                break;
+            }
+            interrupted += 1;
+            assert!(interrupted < 50, "{action}: more fail points than there can be");
+        }
+        assert!(interrupted >= 3, "{action}: {interrupted} fail points");
+    }
 }
 
 /// A story cut short after it made its container cannot make it again: the name is taken.

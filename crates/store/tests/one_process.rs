@@ -148,6 +148,27 @@ fn a_layer_of_another_boot_needs_its_index_and_is_not_trusted() {
     check_store(store.root());
 }
 
+#[test]
+fn a_distrusted_layer_is_compared_or_replaced() {
+    for comes_again in [false, true] {
+        let (_dir, store) = open();
+        let record = layer_record("a");
+        let damaged = commit_layer(&store, &record).unwrap();
+        store.make_durable().unwrap();
+        std::fs::remove_file(damaged.tree_path().join("file")).unwrap();
+        store.distrust_layer(&record.diff_id, None).unwrap();
+        store.make_durable().unwrap();
+        assert!(!store.layer(&record.diff_id, None).unwrap().unwrap().is_trusted);
+        if comes_again {
+            commit_layer(&store, &record).unwrap();
+        }
+        let whole = |tree: &std::path::Path, _: &std::path::Path| tree.join("file").exists();
+        let layer = store.whole_layer(&record.diff_id, None, whole).unwrap();
+        assert_eq!(layer.is_some_and(|layer| layer.is_trusted), comes_again);
+        check_store(store.root());
+    }
+}
+
 fn count_at_risk(store: &Store) -> i64 {
     let database = rusqlite::Connection::open(store.root().join("state.db")).unwrap();
     database.query_row("SELECT count(*) FROM layers WHERE boot_id != ''", [], |row| row.get(0)).unwrap()

@@ -61,6 +61,11 @@ pub fn commit_image(store: &Store, text: &str, layers: &[&str]) -> Result<ImageR
     Ok(record)
 }
 
+/// A record of a step that made the layer `text`.
+pub fn step_record(key: [u8; 32], text: &str) -> StepRecord {
+    StepRecord::new(key, [9; 32], DiffId(digest(text)), None, vec![1])
+}
+
 /// Any 32 bytes that depend on the text.
 pub fn blake(text: &str) -> Box<[u8; 32]> {
     let mut key = [0u8; 32];
@@ -109,11 +114,27 @@ pub fn check_store(root: &Path) {
     for container in store.containers().unwrap() {
         assert!(container.path().join("config.json").exists());
     }
-    let integrity = rusqlite::Connection::open(root.join("state.db"))
-        .unwrap()
-        .query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))
-        .unwrap();
+    let database = rusqlite::Connection::open(root.join("state.db")).unwrap();
+    check_step_records(&store, &database);
+    let integrity = database.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0)).unwrap();
     assert_eq!(integrity, "ok");
+}
+
+/// Records of steps are bounded, whole, and lead to a layer that is there; nothing refers to what is gone.
+fn check_step_records(store: &Store, database: &rusqlite::Connection) {
+    let mut statement = database.prepare("SELECT key, count(*) FROM step_records GROUP BY key").unwrap();
+    let keys = statement.query_map([], |row| Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, u32>(1)?)));
+    for (key, count) in keys.unwrap().map(rusqlite::Result::unwrap) {
+        assert!(count <= STEP_RECORDS_MAX, "{count} records of one key");
+        let records = store.step_records(&key).unwrap();
+        assert_eq!(records.len(), count as usize, "every record has its layer");
+        for record in records {
+            let inputs = store.step_inputs(record.id).unwrap().unwrap();
+            assert_eq!(inputs.len() as u64, record.inputs_bytes);
+        }
+    }
+    let mut statement = database.prepare("PRAGMA foreign_key_check").unwrap();
+    assert!(statement.query([]).unwrap().next().unwrap().is_none(), "a row refers to what is gone");
 }
 
 fn check_layer(store: &Store, diff_id: &DiffId) {
