@@ -1,5 +1,6 @@
 //! Instructions as parsed: words are not expanded yet, every piece knows its place.
 
+use crate::policy::CachePolicy;
 use mica_diagnostic::Span;
 
 /// A value and its place in the Dockerfile.
@@ -257,6 +258,8 @@ pub struct Instruction {
     pub span: Span,
     /// The text as BuildKit shows it in progress: continuations joined by blanks, flags included (`COPY --from=a /b /c`).
     pub text: String,
+    /// What `# mica:` comments directly above say.
+    pub policy: CachePolicy,
 }
 
 /// A stage: FROM and what follows it.

@@ -8,7 +8,7 @@
 //! Nouns: a *logical line* is an instruction's text with continuations joined; a [`node::Node`] is a line cut into
 //! keyword, *flags* and arguments; an [`instruction::Instruction`] is a node understood; a [`instruction::Stage`] is a FROM and
 //! what follows; a *word* is an argument with its quotes and variables still in it; a [`dockerignore::Rule`] is a line of
-//! `.dockerignore`.
+//! `.dockerignore`; a *remark* is a comment for mica.
 //!
 //! ```text
 //! text --line--> logical lines --node, heredoc--> nodes --parse--> instructions, stages
@@ -26,11 +26,22 @@
 //! 5. Whether a path is ignored is the same asked alone ([`Dockerignore::matches`]) and asked on a walk
 //!    ([`Dockerignore::matches_in`]).
 //!
+//! A comment directly above a RUN, COPY, ADD or WORKDIR says when its earlier result may be used; other builders see a
+//! comment and nothing else ([`policy`]):
+//!
+//! ```text
+//! # mica: never            always done again
+//! # mica: exact            only on the same layers, as docker has it
+//! # mica: ttl=1h30m        no result that is older
+//! RUN apt-get update
+//! ```
+//!
 //! Everything is pure: no files, no clock, no environment, no state. Start at [`parse_dockerfile`], then read
 //! `parse/mod.rs`. Tested against trees, words and patterns of foreign projects (`tests/parse_corpus.rs`, `expand.rs`,
 //! `dockerignore.rs`), by tables of messages and by random text (`problems.rs`).
 
 pub mod dockerignore;
+mod duration;
 pub mod expand;
 pub mod glob;
 mod heredoc;
@@ -39,13 +50,16 @@ mod line;
 pub mod lint;
 pub mod node;
 mod parse;
+pub mod policy;
 pub mod suggest;
 
 pub use dockerignore::Dockerignore;
+pub use duration::{AgeError, parse_age};
 pub use expand::{ExpandError, Expanded, expand_heredoc, expand_word, expand_words};
 pub use glob::{BadPattern, glob_match};
 pub use lint::lint;
 pub use parse::{MountError, Nodes, parse_nodes, parse_run_mount};
+pub use policy::{CachePolicy, Reuse};
 
 use instruction::{KeyValue, Spanned, Stage};
 use mica_diagnostic::{Diagnostic, Source};

@@ -1,5 +1,6 @@
 //! Logical lines: physical lines with continuations joined and comments taken out, and the way back to the source.
 
+use crate::policy::{self, Remark};
 use mica_diagnostic::{Diagnostic, Source, Span};
 
 /// BuildKit's limit for one physical line (the largest token of Go's line scanner).
@@ -14,6 +15,8 @@ pub(crate) struct LogicalLine {
     pieces: Vec<(usize, usize)>,
     /// Comment lines in front, without their `#`; an empty comment forgets those before it.
     pub comments: Vec<String>,
+    /// `# mica:` comments directly above.
+    pub remarks: Vec<Remark>,
     /// First byte of the instruction to the last byte of its last physical line, newline excluded.
     pub span: Span,
 }
@@ -57,6 +60,8 @@ pub(crate) struct LineReader<'a> {
     pub check: Option<String>,
     pub problems: Vec<Diagnostic>,
     pub warnings: Vec<Diagnostic>,
+    /// `# mica:` comments that no instruction follows directly.
+    pub unattached: Vec<Remark>,
 }
 
 impl<'a> LineReader<'a> {
@@ -70,6 +75,7 @@ impl<'a> LineReader<'a> {
             check: None,
             problems: Vec::new(),
             warnings: Vec::new(),
+            unattached: Vec::new(),
         }
     }
 
@@ -100,8 +106,12 @@ impl<'a> LineReader<'a> {
     /// The next instruction's line.
     pub fn next_logical(&mut self) -> Option<LogicalLine> {
         let mut comments: Vec<String> = Vec::new();
+        let mut remarks: Vec<Remark> = Vec::new();
         loop {
-            let line = self.next_physical()?;
+            let Some(line) = self.next_physical() else {
+                self.unattached.append(&mut remarks);
+                return None;
+            };
             let trimmed = line.text.trim_start();
             let start = line.start + (line.text.len() - trimmed.len());
             let is_directive = self.read_directive(trimmed, start);
@@ -110,6 +120,10 @@ impl<'a> LineReader<'a> {
                     "" => comments.clear(),
                     comment => comments.push(comment.to_owned()),
                 }
+                remarks.extend(policy::parse_remark(trimmed, start));
+            }
+            if trimmed.is_empty() {
+                self.unattached.append(&mut remarks);
             }
             let trimmed = if trimmed.starts_with('#') { "" } else { trimmed };
             let (piece, continued) = self.strip_continuation(trimmed);
@@ -120,6 +134,7 @@ impl<'a> LineReader<'a> {
                 text: piece.to_owned(),
                 pieces: vec![(0, start)],
                 comments: std::mem::take(&mut comments),
+                remarks: std::mem::take(&mut remarks),
                 span: Span::new(start, start + trimmed.len()),
             };
             let mut blank = None;

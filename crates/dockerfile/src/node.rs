@@ -1,6 +1,7 @@
 //! An instruction cut into keyword, flags and arguments, before anyone asks what they mean.
 
 use crate::line::LogicalLine;
+use crate::policy::Remark;
 use mica_diagnostic::Span;
 use std::ops::Range;
 
@@ -52,6 +53,8 @@ pub struct Node {
     pub trigger: Option<Box<Node>>,
     /// Comment lines in front of the instruction, without their `#`.
     pub comments: Vec<String>,
+    /// `# mica:` comments directly above the instruction; a trigger has none.
+    pub remarks: Vec<Remark>,
     /// The logical line without blanks around it.
     pub text: String,
     /// The whole instruction, heredoc bodies included.
@@ -135,6 +138,7 @@ fn parse_range(
         heredocs: Vec::new(),
         trigger: None,
         comments: if depth == 0 { line.comments.clone() } else { Vec::new() },
+        remarks: if depth == 0 { line.remarks.clone() } else { Vec::new() },
     };
     match node.keyword.text.to_ascii_uppercase().as_str() {
         "ADD" | "COPY" | "VOLUME" => match parse_json(line, rest_range.clone())? {

@@ -384,6 +384,11 @@ fn dockerfile_text() -> impl Strategy<Value = String> {
         "--from=",
         "#",
         "# escape=`\n",
+        "# mica:",
+        " never",
+        ",exact",
+        " ttl=",
+        "7d",
         "é",
         "漢",
         "\u{feff}",
@@ -409,6 +414,8 @@ proptest! {
         let source = Source::new("Dockerfile", &text);
         match parse_dockerfile(source.clone()) {
             Ok(parsed) => {
+                let warnings = &parsed.warnings;
+                prop_assert!(warnings.iter().all(|warning| in_bounds(&text, warning.span)), "{warnings:?}");
                 for stage in &parsed.stages {
                     prop_assert!(in_bounds(&text, stage.from_span) && in_bounds(&text, stage.from.base.span));
                     for instruction in &stage.instructions {

@@ -151,7 +151,7 @@ impl Encoder {
 
     fn mount(&mut self, mount: &StepMount) {
         match mount {
-            StepMount::Bind { target, from, source, read_write } => {
+            StepMount::Bind { target, from, source, read_write, span: _ } => {
                 self.tag(1);
                 self.text(target);
                 self.source(Some(from));

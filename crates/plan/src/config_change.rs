@@ -224,7 +224,7 @@ impl StagePlanner<'_> {
         self.add_step(
             Operation::Workdir(WorkdirStep { path: directory, user }),
             &text,
-            instruction.span,
+            instruction,
             created_by,
         );
         Ok(())

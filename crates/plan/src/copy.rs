@@ -75,7 +75,7 @@ impl StagePlanner<'_> {
             keep_git_dir: copy.keep_git_dir.unwrap_or_default(),
             unpack: copy.unpack,
         };
-        self.add_step(Operation::Copy(step), &text, instruction.span, created_by);
+        self.add_step(Operation::Copy(step), &text, instruction, created_by);
         Ok(())
     }
 

@@ -109,6 +109,8 @@ pub struct Graph {
     pub steps: Vec<Step>,
     /// The stage that was asked for.
     pub target: StageResult,
+    /// Names of all stages in order of the file, needed or not: what is behind AS, else `stage-0`, `stage-1`, ...
+    pub stage_names: Vec<String>,
     /// Where the times of the image come from, if SOURCE_DATE_EPOCH says so.
     pub source_date_epoch: Option<SourceDateEpoch>,
     /// Found while planning.
@@ -132,6 +134,21 @@ impl Graph {
     /// The step of that id.
     pub fn step(&self, id: StepId) -> Option<&Step> {
         self.steps.get(id.0)
+    }
+
+    /// The image that a state stands on, through however many steps; `None` for what begins with nothing (an image
+    /// without layers is nothing too) and for named contexts.
+    pub fn base_of<'a>(&'a self, state: &'a FilesystemState) -> Option<&'a ImageKey> {
+        let mut state = state;
+        // Invariant 2: every parent stands before its step, so there are no more than that.
+        for _ in 0..=self.steps.len() {
+            match state {
+                FilesystemState::Image(key) => return Some(key),
+                FilesystemState::Step(id) => state = &self.step(*id)?.parent,
+                FilesystemState::Scratch | FilesystemState::NamedContext(_) => return None,
+            }
+        }
+        None
     }
 }
 

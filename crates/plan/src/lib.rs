@@ -46,7 +46,7 @@
 //! | kind of what is read from: context, nothing, another state | mounts | `--from` | |
 //! | proxy variables that are not declared | no | no | no |
 //! | values of secrets, contents of caches, ssh agents | no | | |
-//! | name of the step, stage, place in the file, history text, comments | no | no | no |
+//! | name of the step, stage, place in the file, history text, comments, so also the policies that comments give | no | no | no |
 //!
 //! Files come in with [`step_key`]: what the parent is, and digests of what is read from elsewhere, by content. So
 //! neither the name of a stage nor its position is in any key. An ARG misses at the first RUN after it, not where it is

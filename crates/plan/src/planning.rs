@@ -81,7 +81,8 @@ pub fn plan<'a>(
         Some(mut state) if errors.is_empty() => {
             finish_config(&mut state.config, options);
             let warnings = foreign_bases(dockerfile, &reach, bases);
-            Ok(Graph { steps, target: state.into_result(), source_date_epoch, warnings })
+            let stage_names = reach.table.entries.iter().map(|entry| entry.name.clone()).collect();
+            Ok(Graph { steps, target: state.into_result(), stage_names, source_date_epoch, warnings })
         }
         _ => Err(errors),
     }

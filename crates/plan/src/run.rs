@@ -47,7 +47,7 @@ impl StagePlanner<'_> {
             devices,
             script,
         };
-        self.add_step(Operation::Run(step), &text, instruction.span, created_by);
+        self.add_step(Operation::Run(step), &text, instruction, created_by);
         Ok(())
     }
 
@@ -96,6 +96,7 @@ impl StagePlanner<'_> {
                 from: from.unwrap_or(FileSource::Context),
                 source: source_path(),
                 read_write: !mount.read_only,
+                span,
             },
             RunMountKind::Cache => {
                 let target = needed_target()?;

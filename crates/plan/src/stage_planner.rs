@@ -8,7 +8,7 @@ use crate::graph::{
 use crate::reach::NeededInstruction;
 use crate::step::{FileSource, Operation, Step};
 use mica_diagnostic::{Diagnostic, Span};
-use mica_dockerfile::instruction::{InstructionKind, KeyValue};
+use mica_dockerfile::instruction::{Instruction, InstructionKind, KeyValue};
 use mica_oci::{ImageConfig, Platform};
 
 /// Most ARGs of a stage: every RUN looks all of them up, and shows them in its history.
@@ -121,11 +121,17 @@ impl StagePlanner<'_> {
     }
 
     /// Adds a step, which the stage then stands on, with its entry in the history.
-    pub fn add_step(&mut self, operation: Operation, text: &str, span: Span, created_by: String) {
+    pub fn add_step(
+        &mut self,
+        operation: Operation,
+        text: &str,
+        instruction: &Instruction,
+        created_by: String,
+    ) {
         let id = StepId(self.steps.len());
         let parent = std::mem::replace(&mut self.state.files, FilesystemState::Step(id));
         let name = self.step_name(text);
-        let span = self.place(span);
+        let span = self.place(instruction.span);
         self.add_history(created_by.clone(), Some(id));
         let platform = self.platform.clone();
         self.steps.push(Step {
@@ -137,6 +143,7 @@ impl StagePlanner<'_> {
             span,
             created_by,
             platform,
+            policy: instruction.policy,
         });
     }
 

@@ -2,6 +2,7 @@
 
 use crate::graph::{FilesystemState, StepId};
 use mica_diagnostic::Span;
+use mica_dockerfile::CachePolicy;
 use mica_dockerfile::instruction::{CacheSharing, RunNetwork};
 use mica_oci::Platform;
 
@@ -24,6 +25,8 @@ pub struct Step {
     pub created_by: String,
     /// What it is built for.
     pub platform: Platform,
+    /// When an earlier result may be used, as comments above the instruction say. Not part of its key.
+    pub policy: CachePolicy,
 }
 
 impl Step {
@@ -120,6 +123,8 @@ pub enum StepMount {
         source: String,
         /// Whether the step may write (what it writes is dropped).
         read_write: bool,
+        /// The mount in the Dockerfile.
+        span: Span,
     },
     /// A directory that outlives the build.
     Cache {

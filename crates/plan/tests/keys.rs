@@ -32,6 +32,12 @@ fn what_does_not_matter() {
     check("FROM a AS s\nFROM a\nCOPY --from=s x y", "FROM a AS t\nFROM a\nCOPY --from=0 x y", true);
     check("FROM a\nARG A=1\nCOPY x y", "FROM a\nARG A=2\nCOPY x y", true);
     check("FROM a\nUSER b\nCOPY x /y", "FROM a\nUSER c\nCOPY x /y", true);
+    for policy in ["never", "exact", "ttl=1h"] {
+        let with_policy = |instruction| format!("FROM a\n# mica: {policy}\n{instruction}");
+        for instruction in ["RUN x", "COPY x y", "ADD x y", "WORKDIR /x"] {
+            check(&format!("FROM a\n{instruction}"), &with_policy(instruction), true);
+        }
+    }
     let hidden = PlanOptions { hidden_args: vec![("HTTP_PROXY".into(), "p".into())], ..options() };
     assert_eq!(key_with("FROM a\nRUN x", &hidden), key("FROM a\nRUN x"));
 }

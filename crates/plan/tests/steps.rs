@@ -3,9 +3,9 @@
 mod common;
 
 use common::{corpus_base, options, plan_text, plan_with};
-use mica_diagnostic::Source;
+use mica_diagnostic::{Source, Span};
 use mica_dockerfile::instruction::{CacheSharing, RunNetwork};
-use mica_dockerfile::parse_dockerfile;
+use mica_dockerfile::{CachePolicy, Reuse, parse_dockerfile};
 use mica_oci::{ImageConfig, Platform, Reference};
 use mica_plan::{
     BaseImage, Chmod, CopySourceSpec, CopyStep, FileSource, FilesystemState, Graph, NamedContext, Operation,
@@ -193,6 +193,11 @@ fn shells_and_heredocs() {
     );
 }
 
+fn bind_span(mount: &StepMount) -> Option<Span> {
+    let StepMount::Bind { span, .. } = mount else { return None };
+    (span.end > span.start).then_some(*span)
+}
+
 #[test]
 fn mounts_of_run() {
     let graph = graph(
@@ -210,7 +215,8 @@ fn mounts_of_run() {
                 target: "/w/x".into(),
                 from: FileSource::State(from),
                 source: "/s".into(),
-                read_write: false
+                read_write: false,
+                span: run.mounts.iter().find_map(bind_span).expect("a place in the Dockerfile")
             },
             StepMount::Cache {
                 target: "/c".into(),
@@ -503,4 +509,41 @@ fn hostile_growth_is_refused() {
         let start: String = text.chars().take(40).collect();
         assert!(plan_text(&text, &options(), &corpus_base()).is_err(), "{start}");
     }
+}
+
+#[test]
+fn policies_of_steps() {
+    let never = CachePolicy { reuse: Reuse::Never, ttl_seconds: None };
+    let exact = CachePolicy { reuse: Reuse::Exact, ttl_seconds: Some(60) };
+    let free = CachePolicy::default();
+    let text = "FROM a\n# mica: never\nRUN x\nRUN y\n# mica: exact ttl=1m\nCOPY a b\n# mica: never\nADD a b\n\
+                # mica: exact ttl=1m\nWORKDIR /w";
+    let policies: Vec<CachePolicy> = graph(text).steps.iter().map(|step| step.policy).collect();
+    assert_eq!(policies, [never, free, exact, never, exact]);
+    // A trigger has none, whatever stands above it or in it.
+    let mut base = corpus_base();
+    base.config.config.on_build = vec!["# mica: never\nRUN t".to_string()];
+    let text = "FROM a AS p\n# mica: never\nONBUILD RUN x\nFROM p\nRUN y";
+    let graph = plan_text(text, &options(), &base).expect("a plan");
+    assert_eq!(graph.steps.len(), 3);
+    assert!(graph.steps.iter().all(|step| step.policy == free));
+}
+
+#[test]
+fn bases_and_names_of_stages() {
+    let graph = graph(
+        "FROM a AS Build\nRUN x\nRUN y\nFROM scratch\nCOPY --from=build x /x\nRUN z\nFROM b AS unused\nRUN u\n\
+         FROM build AS last\nCOPY --from=1 x /x\nRUN last",
+    );
+    assert_eq!(graph.stage_names, ["build", "stage-1", "unused", "last"]);
+    let base = |state: &FilesystemState| graph.base_of(state).map(|key| key.reference.familiar());
+    let of_steps: Vec<_> = graph.steps.iter().map(|step| (step.stage, base(&step.parent))).collect();
+    let a = Some("a:latest".to_string());
+    assert_eq!(
+        of_steps,
+        [(0, a.clone()), (0, a.clone()), (1, None), (1, None), (3, a.clone()), (3, a.clone())]
+    );
+    assert_eq!(base(&graph.target.state), a);
+    assert_eq!(base(&FilesystemState::NamedContext("files".to_string())), None);
+    assert_eq!(base(&FilesystemState::Step(StepId(99))), None);
 }

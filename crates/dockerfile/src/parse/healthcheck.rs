@@ -1,8 +1,9 @@
-//! HEALTHCHECK, and durations as Go writes them.
+//! HEALTHCHECK
 
 use super::flag::{FlagKind, Flags};
 use super::instruction::command;
 use super::shorten;
+use crate::duration::parse_duration;
 use crate::instruction::{Command, Healthcheck};
 use crate::node::Node;
 use mica_diagnostic::Diagnostic;
@@ -62,52 +63,4 @@ pub(super) fn parse_healthcheck(node: &Node, problems: &mut Vec<Diagnostic>) -> 
         }
     });
     Some(Healthcheck::Check { interval_ns, timeout_ns, start_period_ns, start_interval_ns, retries, command })
-}
-
-/// Go's `time.ParseDuration`: `[-+]` and numbers with units (`1h15m30.5s`), or `0`. In nanoseconds.
-pub fn parse_duration(text: &str) -> Option<i64> {
-    let (negative, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if rest == "0" {
-        return Some(0);
-    }
-    let mut total: i64 = 0;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let whole_length = rest.find(|c: char| !c.is_ascii_digit())?;
-        let (whole, after) = rest.split_at(whole_length);
-        let (fraction, after) = match after.strip_prefix('.') {
-            Some(after) => after.split_at(after.find(|c: char| !c.is_ascii_digit())?),
-            None => ("", after),
-        };
-        if whole.is_empty() && fraction.is_empty() {
-            return None;
-        }
-        let unit_length = after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
-        let (unit, after) = after.split_at(unit_length);
-        let unit_ns: i64 = match unit {
-            "ns" => 1,
-            "us" | "µs" | "μs" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return None,
-        };
-        let whole = if whole.is_empty() { 0 } else { whole.parse::<i64>().ok()? };
-        total = total.checked_add(whole.checked_mul(unit_ns)?)?;
-        // More digits than 18 are below a nanosecond of an hour.
-        let digits = fraction.get(..fraction.len().min(18)).unwrap_or_default();
-        if !digits.is_empty() {
-            let scale = 10_i128.pow(u32::try_from(digits.len()).ok()?);
-            let part = digits.parse::<i128>().ok()? * i128::from(unit_ns) / scale;
-            total = total.checked_add(i64::try_from(part).ok()?)?;
-        }
-        rest = after;
-    }
-    Some(if negative { -total } else { total })
 }

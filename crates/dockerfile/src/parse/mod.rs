@@ -15,6 +15,7 @@ use crate::heredoc;
 use crate::instruction::{Instruction, InstructionKind, KeyValue, Spanned, Stage};
 use crate::line::LineReader;
 use crate::node::{self, Node};
+use crate::policy::{self, CachePolicy, Remark};
 use crate::suggest::suggest;
 use mica_diagnostic::{Diagnostic, Source, Span};
 
@@ -54,6 +55,8 @@ pub struct Nodes {
     pub check: Option<String>,
     /// Empty continuation lines.
     pub warnings: Vec<Diagnostic>,
+    /// `# mica:` comments that no instruction follows directly.
+    pub unattached: Vec<Remark>,
 }
 
 /// Cuts a text into instructions. Lines that cannot be cut are problems; the others are still there.
@@ -82,7 +85,8 @@ pub fn parse_nodes(source: &Source) -> (Nodes, Vec<Diagnostic>) {
         }
     }
     problems.append(&mut reader.problems);
-    (Nodes { nodes, escape: reader.escape, check: reader.check, warnings: reader.warnings }, problems)
+    let LineReader { escape, check, warnings, unattached, .. } = reader;
+    (Nodes { nodes, escape, check, warnings, unattached }, problems)
 }
 
 fn is_keyword(text: &str) -> bool {
@@ -139,6 +143,7 @@ pub(crate) fn parse_file(source: Source) -> (Option<Dockerfile>, Vec<Diagnostic>
     let mut orphan = None;
     let mut has_from = false;
     let mut from_count = 0;
+    let mut remark_warnings = policy::check_unattached(&cut.unattached);
     for node in &cut.nodes {
         if problems.len() > PROBLEMS_MAX {
             break;
@@ -149,6 +154,7 @@ pub(crate) fn parse_file(source: Source) -> (Option<Dockerfile>, Vec<Diagnostic>
         if !has_from && is_keyword(&node.keyword.text) && !node.keyword.text.eq_ignore_ascii_case("ARG") {
             orphan.get_or_insert(node);
         }
+        let policy = policy::of_node(node, &mut remark_warnings);
         match parse_node_kind(node, &mut problems) {
             Some(Parsed::From(from)) => stages.push(Stage {
                 from,
@@ -161,7 +167,8 @@ pub(crate) fn parse_file(source: Source) -> (Option<Dockerfile>, Vec<Diagnostic>
                     meta_args.extend(args.into_iter().map(|value| Spanned { value, span: node.span }));
                 }
                 (Some(stage), kind) => {
-                    stage.instructions.push(Instruction { kind, span: node.span, text: node.text.clone() });
+                    let text = node.text.clone();
+                    stage.instructions.push(Instruction { kind, span: node.span, text, policy });
                 }
                 (None, _) => {}
             },
@@ -181,8 +188,11 @@ pub(crate) fn parse_file(source: Source) -> (Option<Dockerfile>, Vec<Diagnostic>
     }
     problems.sort_by_key(|problem| problem.span.start);
     problems.truncate(PROBLEMS_MAX);
+    let mut warnings = cut.warnings;
+    warnings.append(&mut remark_warnings);
+    warnings.sort_by_key(|warning| warning.span.start);
     let is_readable = has_from && stages.len() == from_count;
-    let dockerfile = Dockerfile { source, escape: cut.escape, meta_args, stages, warnings: cut.warnings };
+    let dockerfile = Dockerfile { source, escape: cut.escape, meta_args, stages, warnings };
     (is_readable.then_some(dockerfile), problems)
 }
 
@@ -195,7 +205,9 @@ pub(crate) fn parse_single(source: &Source) -> Result<Instruction, Vec<Diagnosti
             if let Some(problem) = instruction::check_trigger(&node.keyword) {
                 problems.push(problem);
             } else if let Some(Parsed::Other(kind)) = parse_node_kind(node, &mut problems) {
-                result = Some(Instruction { kind, span: node.span, text: node.text.clone() });
+                // What an image says of its triggers is for all who build on it; how they cache is theirs to say.
+                let policy = CachePolicy::default();
+                result = Some(Instruction { kind, span: node.span, text: node.text.clone(), policy });
             }
         }
         [] if problems.is_empty() => {
