@@ -1,9 +1,9 @@
 //! From a made container to a running one, and from an ended one to what is kept of it.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use mica_runtime::spec::{Mount, Namespaces, Rootfs, Seccomp, UserSpec};
+use mica_runtime::spec::{Lower, Mount, Namespaces, Rootfs, Seccomp, UserSpec};
 use mica_runtime::{
     CapabilitySet, ContainerSpec, CreatedMountPoint, ExitStatus, ProcessSpec, Running, Stdio, Stream,
 };
@@ -43,7 +43,7 @@ pub(crate) struct Launched {
     pub log: Option<LogWriter>,
     pub warnings: Vec<String>,
     started_unix_ns: i64,
-    network: ConnectedNetwork,
+    pub network: ConnectedNetwork,
     lock: Lock,
 }
 
@@ -80,8 +80,17 @@ pub(crate) fn make_streams(tty: bool, stdin_open: bool) -> Result<(Stdio, Stream
 impl Context<'_> {
     /// Starts the container; on failure nothing of it runs, and a container that is to be removed is removed.
     pub(crate) fn launch(&self, terminal_size: Option<(u16, u16)>) -> Result<Launched> {
+        self.launch_over(None, terminal_size)
+    }
+
+    /// [`Context::launch`] over a mount that is attached nowhere, in place of the image's layers.
+    pub(crate) fn launch_over(
+        &self,
+        lower: Option<BorrowedFd<'_>>,
+        terminal_size: Option<(u16, u16)>,
+    ) -> Result<Launched> {
         let lock = self.hold()?;
-        let result = self.try_launch(lock, terminal_size);
+        let result = self.try_launch(lock, lower, terminal_size);
         if result.is_err() && self.container.record.remove_on_exit {
             self.remove();
         }
@@ -114,7 +123,12 @@ impl Context<'_> {
         Err(ContainerError::AlreadyRunning { id: self.container.record.id.clone() })
     }
 
-    fn try_launch(&self, lock: Lock, terminal_size: Option<(u16, u16)>) -> Result<Launched> {
+    fn try_launch(
+        &self,
+        lock: Lock,
+        lower: Option<BorrowedFd<'_>>,
+        terminal_size: Option<(u16, u16)>,
+    ) -> Result<Launched> {
         let (id, settings) = (&self.container.record.id, self.settings);
         let mut warnings = Vec::new();
         // First of all, because a port that is taken is what most often fails.
@@ -142,7 +156,7 @@ impl Context<'_> {
             id,
         )?;
         warnings.append(&mut network.warnings);
-        let spec = self.spec(&network)?;
+        let spec = self.spec(&network, lower.is_some())?;
         if settings.cgroup.is_some() && !has_cgroups(self.rootless) {
             warnings.push("resource limits are not kept: no writable cgroups here".to_owned());
         }
@@ -151,7 +165,8 @@ impl Context<'_> {
             false => None,
         };
         let (stdio, mut streams) = make_streams(settings.tty, settings.stdin_open)?;
-        let mut created = mica_runtime::spawn(&spec, stdio)?;
+        let trees: Vec<BorrowedFd<'_>> = lower.into_iter().collect();
+        let mut created = mica_runtime::spawn_with_trees(&spec, stdio, &trees)?;
         if let Some(terminal) = created.terminal.take() {
             adopt_terminal(&terminal, terminal_size)?;
             streams.terminal = Some(terminal);
@@ -216,13 +231,22 @@ impl Context<'_> {
         remove_anonymous_volumes(self.store, self.settings);
     }
 
-    fn spec(&self, network: &ConnectedNetwork) -> Result<ContainerSpec> {
-        let settings = self.settings;
+    /// What lies below the container's own directory, topmost first.
+    fn lowers(&self, over_tree: bool) -> Result<Vec<Lower>> {
+        if over_tree {
+            let place = make_directory(&self.container.path().join("lower"), false)?;
+            return Ok(vec![Lower::Tree { descriptor: 0, place }]);
+        }
         let image = self.store.image(&self.container.record.image)?;
         let image = image
             .ok_or_else(|| ContainerError::ImageMissing { name: self.container.record.image.to_string() })?;
+        Ok(image_layers(self.store, &image)?.into_iter().map(Lower::Directory).collect())
+    }
+
+    fn spec(&self, network: &ConnectedNetwork, over_tree: bool) -> Result<ContainerSpec> {
+        let settings = self.settings;
         let rootfs = Rootfs::Overlay {
-            lowers: image_layers(self.store, &image)?,
+            lowers: self.lowers(over_tree)?,
             upper: make_directory(&self.container.path().join("upper"), false)?,
             // Emptied, because what an overlay that never syncs leaves there refuses the next mount.
             work: make_directory(&self.container.path().join("work"), true)?,

@@ -7,7 +7,8 @@
 //!
 //! *options* what the user types; *settings* what was decided from options and image, stored as `config.json`;
 //! *monitor* the process that started a container, holds its lock, copies its streams and tidies up after it;
-//! *client* a process attached to a monitor over a socket; *pump* the monitor's one loop.
+//! *client* a process attached to a monitor over a socket; *pump* the monitor's one loop; *supervised* a container whose
+//! monitor is a caller that wants its output as bytes.
 //!
 //! # Invariants
 //!
@@ -58,6 +59,7 @@ mod process;
 mod pump;
 mod settings;
 mod stop;
+mod supervised;
 mod volume_mount;
 
 pub use client::{AttachOptions, Attached};
@@ -73,4 +75,5 @@ pub use monitor::{attach, monitor_main_if_requested, run_in_background, run_in_f
 pub use process::parse_variable_file;
 pub use settings::{RunOptions, Settings, read_bound_ports};
 pub use stop::{end_now, kill, remove, stop, wait};
+pub use supervised::{Supervised, supervise};
 pub use volume_mount::{MountSource, VolumeMount};
