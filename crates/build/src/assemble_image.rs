@@ -5,9 +5,10 @@ use std::time::Instant;
 use mica_image::BuiltImage;
 use mica_oci::{Digest, History, ImageId};
 
-use crate::build::{BaseConfigs, Build, Outcomes, base_config};
+use crate::build::{BaseConfigs, Build, base_config};
 use crate::error::{BuildError, StepError};
 use crate::event::Event;
+use crate::outcomes::Outcomes;
 
 /// RFC 3339, UTC, whole seconds, as BuildKit writes it.
 pub(crate) fn timestamp(seconds: i64) -> String {

@@ -2,30 +2,32 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use mica_diagnostic::{Diagnostic, Source};
 use mica_dockerfile::Dockerfile;
 use mica_dockerfile::dockerignore::Dockerignore;
-use mica_layer::verify::is_whole;
-use mica_oci::{DiffId, Digest, ImageConfig, ImageId, Reference};
+use mica_oci::{ChainId, DiffId, Digest, ImageConfig, ImageId, Reference};
 use mica_plan::{
-    BaseImage, BaseRequest, FileSource, FilesystemState, Graph, ImageKey, Operation, PlanOptions, Step,
-    StepId, definition_key, needed_bases_with, plan, step_key,
+    BaseImage, BaseRequest, FileSource, FilesystemState, Graph, ImageKey, PlanOptions, StepId,
+    needed_bases_with, plan,
 };
-use mica_store::{CacheRecord, Layer, LayerRecord, Lease, Store};
-use mica_tree::{Entry, Index, Kind, MergedIndex, Time};
+use mica_store::{Forgotten, Lease, Store};
+use mica_tree::{MergedIndex, Time};
 
 use crate::assemble_image;
 use crate::error::{BuildError, StepError};
 use crate::event::{Event, Events};
-use crate::exec_copy::{self, SourceTree};
-use crate::exec_run;
+use crate::exec_copy::SourceTree;
 use crate::filesystem::{Chain, Indexes};
-use crate::run_state::{Made, Outcome, Progress};
-use crate::workdir;
+use crate::outcomes::{Outcome, Outcomes};
+use crate::policy::{self, CacheMode};
+use crate::report;
+use crate::reuse::{Key, Keys};
+use crate::traced::without_owners;
+use crate::verdict::{BuildReport, Reason, Verdict};
 
 /// Network of RUN steps that do not say otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,20 +65,23 @@ pub struct BuildRequest {
     pub names: Vec<Reference>,
     /// Use no result of earlier builds.
     pub no_cache: bool,
+    /// Stages, by name or number, that no result of earlier builds is used for.
+    pub no_cache_stages: Vec<String>,
+    /// On which layers results of earlier builds are used; a step's own comment can be stricter.
+    pub cache: CacheMode,
+    /// How old a result may be that was made with the network.
+    pub cache_ttl_seconds: Option<u64>,
     /// Network of RUN.
     pub network: BuildNetwork,
     /// Lines for /etc/hosts, `NAME:ADDRESS`.
     pub add_hosts: Vec<String>,
     /// The caller is in a user namespace.
     pub rootless: bool,
+    /// Say also what changed below steps that are taken over; costs a look at the earlier layers.
+    pub explain: bool,
     /// Now, seconds since 1970; SOURCE_DATE_EPOCH when that is set.
     pub now_seconds: i64,
 }
-
-/// What a step depends on, as one digest.
-type StepKey = [u8; 32];
-/// What a COPY picked, as one digest, without the contents of files.
-type Shape = [u8; 32];
 
 /// A finished build.
 #[derive(Debug, Clone)]
@@ -87,6 +92,8 @@ pub struct Built {
     pub manifest: Digest,
     /// Warnings about the Dockerfile.
     pub warnings: Vec<Diagnostic>,
+    /// What is said of each step.
+    pub report: BuildReport,
 }
 
 /// What a build needs that must outlive single steps.
@@ -100,18 +107,66 @@ pub(crate) struct Build<'a> {
     bases: HashMap<String, Arc<Chain>>,
     context: OnceLock<(Arc<mica_context::SourceDir>, Arc<MergedIndex>)>,
     context_lock: Mutex<()>,
+    /// The context as containers see it.
+    context_without_owners: OnceLock<Arc<MergedIndex>>,
     /// Results of this build, by key: two stages with the same step run it once.
-    produced: Mutex<HashMap<StepKey, Arc<Mutex<Option<Outcome>>>>>,
+    pub produced: Mutex<HashMap<Key, Arc<Mutex<Option<Outcome>>>>>,
+    /// What was found out about steps that have to run.
+    pub looked_up: Mutex<HashMap<StepId, (Keys, Reason)>>,
+    /// What is said of each step, with how long it ran in milliseconds.
+    pub verdicts: Mutex<HashMap<StepId, (Verdict, u64)>>,
+    /// Bytes of the indexes of layers that were looked at before they were taken over.
+    pub looked_at_bytes: AtomicU64,
+    /// Why steps cannot be traced here.
+    untraced: OnceLock<Option<String>>,
     /// Set when a step failed: the others are ended.
     pub cancelled: AtomicBool,
     /// Set from outside, by a signal.
     pub interrupted: &'a AtomicBool,
-    lease: Lease,
+    pub lease: Lease,
     warned: Mutex<std::collections::BTreeSet<String>>,
 }
 
+/// Damaged layers that one build makes again before it gives up.
+const REPAIRS_MAX: usize = 16;
+
 /// Builds an image and stores it under its names. `interrupted` may be set from outside to end the build.
+///
+/// A layer of an earlier build that turns out to be damaged is forgotten, and the build begins again: slower, and right.
 pub fn build(
+    store: &Store,
+    request: &BuildRequest,
+    events: &Events<'_>,
+    interrupted: &AtomicBool,
+) -> Result<Built, BuildError> {
+    for _ in 0..REPAIRS_MAX {
+        match build_once(store, request, events, interrupted) {
+            Err(BuildError::LayerDamaged { diff_id, chain_id, path, reason }) => {
+                let message = format!("layer {diff_id} is damaged (`{path}`: {reason}); it is made again");
+                forget_damaged(store, &diff_id, chain_id.as_ref())?;
+                events(Event::Warning { message });
+            }
+            other => return other,
+        }
+    }
+    build_once(store, request, events, interrupted)
+}
+
+/// Makes room for the layer to be made again.
+pub(crate) fn forget_damaged(
+    store: &Store,
+    diff_id: &DiffId,
+    chain_id: Option<&ChainId>,
+) -> Result<(), BuildError> {
+    match store.forget_layer(diff_id, chain_id)? {
+        Forgotten::InUse { containers, .. } => {
+            Err(BuildError::DamagedInUse { diff_id: diff_id.clone(), containers })
+        }
+        Forgotten::Absent | Forgotten::Removed { .. } => Ok(()),
+    }
+}
+
+fn build_once(
     store: &Store,
     request: &BuildRequest,
     events: &Events<'_>,
@@ -148,7 +203,12 @@ pub fn build(
         bases: chains,
         context: OnceLock::new(),
         context_lock: Mutex::new(()),
+        context_without_owners: OnceLock::new(),
         produced: Mutex::default(),
+        looked_up: Mutex::default(),
+        verdicts: Mutex::default(),
+        looked_at_bytes: AtomicU64::new(0),
+        untraced: OnceLock::new(),
         cancelled: AtomicBool::new(false),
         interrupted,
         lease,
@@ -158,11 +218,13 @@ pub fn build(
     if let Some((directory, _)) = build.context.get() {
         directory.save();
     }
-    let outcomes = outcomes?;
+    let outcomes = outcomes.map_err(|error| build.of_base(error))?;
     let mut warnings = dockerfile.warnings.clone();
     warnings.extend(graph.warnings.iter().cloned());
+    warnings.extend(policy::unknown_stages(request, &graph));
     let (image, manifest) = assemble_image::assemble_image(&build, &configs, &outcomes)?;
-    Ok(Built { image, manifest, warnings })
+    let report = report::report(&build, &image, &outcomes)?;
+    Ok(Built { image, manifest, warnings, report })
 }
 
 /// Parses the Dockerfile. If it is wrong, what planning the rest finds is told as well, so that nobody mends one line to
@@ -279,6 +341,20 @@ impl Build<'_> {
         self.request.rootless
     }
 
+    /// A damaged layer of a base image cannot be made again by a step.
+    fn of_base(&self, error: BuildError) -> BuildError {
+        let BuildError::LayerDamaged { diff_id, chain_id, path, reason } = &error else { return error };
+        let base = self.bases.iter().find(|(_, chain)| chain.diff_ids().contains(diff_id));
+        let Some((name, _)) = base else { return error };
+        // Else the image that is brought in again would find it there, and leave it as it is.
+        if let Err(error) = self.store.distrust_layer(diff_id, chain_id.as_ref()) {
+            return error.into();
+        }
+        let image = name.split(' ').next().unwrap_or(name).to_owned();
+        let (diff_id, path, reason) = (diff_id.clone(), path.clone(), reason.clone());
+        BuildError::BaseDamaged { image, diff_id, path, reason }
+    }
+
     /// Tells a warning, once in a build.
     pub fn warn_once(&self, message: &str) {
         let mut warned = self.warned.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -339,6 +415,22 @@ impl Build<'_> {
         Ok((directory, merged))
     }
 
+    /// The context as containers see it: everything is root's.
+    pub fn context_without_owners(
+        &self,
+    ) -> Result<(Arc<mica_context::SourceDir>, Arc<MergedIndex>), StepError> {
+        let (directory, _) = self.context()?;
+        let make = || Arc::new(MergedIndex::new([Arc::new(without_owners(directory.index()))]));
+        let merged = self.context_without_owners.get_or_init(make).clone();
+        Ok((directory, merged))
+    }
+
+    /// Why steps cannot be traced here; `None` when they can.
+    pub fn why_untraced(&self) -> Option<&str> {
+        let probe = || mica_trace::probe().err().map(|error| error.to_string());
+        self.untraced.get_or_init(probe).as_deref()
+    }
+
     /// The files that a step reads besides its own.
     pub fn source(&self, from: &FileSource, outcomes: &Outcomes) -> Result<SourceTree, StepError> {
         Ok(match from {
@@ -375,330 +467,18 @@ impl Build<'_> {
     pub fn stopped(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed) || self.interrupted.load(Ordering::Relaxed)
     }
-
-    /// Does all steps, those that are known first and without starting a thread.
-    fn run(&self) -> Result<Outcomes, BuildError> {
-        let outcomes = Outcomes::new(self.graph.steps.len());
-        let mut open = 0;
-        for step in &self.graph.steps {
-            let ready = step.inputs().into_iter().all(|state| outcomes.has(state));
-            match ready.then(|| self.known(step, &outcomes)).transpose() {
-                Ok(Some(Some(outcome))) => {
-                    (self.events)(Event::StepCached { step: step.id.0 });
-                    outcomes.set(step.id, Progress::Done(outcome));
-                }
-                Ok(_) => open += 1,
-                Err(cause) => return Err(self.step_error(step, cause, Vec::new())),
-            }
-        }
-        if open == 0 {
-            return Ok(outcomes);
-        }
-        let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
-        let failed = Mutex::new(None);
-        std::thread::scope(|scope| {
-            for _ in 0..open.min(cores.max(4)) {
-                scope.spawn(|| self.work(&outcomes, &failed));
-            }
-        });
-        if self.interrupted.load(Ordering::Relaxed) {
-            return Err(BuildError::Interrupted);
-        }
-        match failed.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
-            Some(error) => Err(error),
-            None => Ok(outcomes),
-        }
-    }
-
-    /// One thread: takes steps whose inputs are done until none is left.
-    fn work(&self, outcomes: &Outcomes, failed: &Mutex<Option<BuildError>>) {
-        while let Some(id) = outcomes.next(self.graph, &|| self.stopped()) {
-            let Some(step) = self.graph.step(id) else { return };
-            let mut output = Vec::new();
-            match self.perform(step, outcomes, &mut output) {
-                Ok(outcome) => outcomes.set(id, Progress::Done(outcome)),
-                Err(cause) => {
-                    let first = !matches!(cause, StepError::Cancelled)
-                        && !self.cancelled.swap(true, Ordering::Relaxed);
-                    if first {
-                        (self.events)(Event::StepFailed { step: id.0, message: cause.to_string() });
-                        *failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
-                            Some(self.step_error(step, cause, output));
-                    } else {
-                        (self.events)(Event::StepCancelled { step: id.0 });
-                    }
-                    outcomes.wake();
-                    return;
-                }
-            }
-        }
-    }
-
-    fn step_error(&self, step: &Step, cause: StepError, output: Vec<String>) -> BuildError {
-        match cause {
-            StepError::Build(error) if !matches!(*error, BuildError::System(_)) => *error,
-            cause => BuildError::Step {
-                source_text: self.request.dockerfile.clone(),
-                span: step.span,
-                name: step.name.clone(),
-                cause: Box::new(cause),
-                output,
-            },
-        }
-    }
-
-    /// The result of a step if an earlier build had it, found without running or reading much.
-    fn known(&self, step: &Step, outcomes: &Outcomes) -> Result<Option<Outcome>, StepError> {
-        if self.request.no_cache {
-            return Ok(None);
-        }
-        let parent = self.chain(&step.parent, outcomes)?;
-        let Some((key, _)) = self.key(step, &parent, outcomes, false)? else { return Ok(None) };
-        self.recorded(&key, &parent)
-    }
-
-    /// The key of a step and, for COPY, what it picked. `None`: the key needs contents that nobody has read, and no
-    /// earlier result can have it, so the step may as well run.
-    fn key(
-        &self,
-        step: &Step,
-        parent: &Chain,
-        outcomes: &Outcomes,
-        read: bool,
-    ) -> Result<Option<(StepKey, Option<Shape>)>, StepError> {
-        let definition = definition_key(step);
-        let (mut contents, mut shape) = (Vec::new(), None);
-        match &step.operation {
-            Operation::Copy(copy) => {
-                let source = self.source(&copy.from, outcomes)?;
-                let picked = exec_copy::pick(self, copy, &source)?;
-                let mut found = exec_copy::contents(copy, &source, &picked, read)?;
-                let shaped = combine(&definition, &found.shape);
-                if found.digest.is_none() && !self.request.no_cache && self.store.cache_has_shape(&shaped)? {
-                    found = exec_copy::contents(copy, &source, &picked, true)?;
-                }
-                shape = Some(shaped);
-                match found.digest {
-                    Some(digest) => contents.push(digest),
-                    None => return Ok(None),
-                }
-            }
-            Operation::Run(run) => contents = exec_run::mounted_contents(self, run, outcomes)?,
-            Operation::Workdir(_) => {}
-        }
-        let parent = parent.chain_id().map(|chain| *blake3::hash(chain.to_string().as_bytes()).as_bytes());
-        Ok(Some((step_key(parent.as_ref(), &definition, &contents), shape)))
-    }
-
-    fn recorded(&self, key: &[u8; 32], parent: &Chain) -> Result<Option<Outcome>, StepError> {
-        let Some(record) = self.store.cache_get(key)? else { return Ok(None) };
-        let Some(layer) = self.store.whole_layer(&record.diff_id, record.chain_id.as_ref(), is_whole)? else {
-            return Ok(None);
-        };
-        let Ok(created_seconds) = record.extra.as_slice().try_into().map(i64::from_le_bytes) else {
-            return Ok(None);
-        };
-        // Gone in this moment, by a collection of another process: as if it had never been.
-        if !self.lease.protect_layer(&record.diff_id, record.chain_id.as_ref())? {
-            return Ok(None);
-        }
-        let chain = Arc::new(parent.with(layer, record.diff_id));
-        Ok(Some(Outcome { chain, created_seconds }))
-    }
-
-    fn perform(
-        &self,
-        step: &Step,
-        outcomes: &Outcomes,
-        output: &mut Vec<String>,
-    ) -> Result<Outcome, StepError> {
-        let parent = self.chain(&step.parent, outcomes)?;
-        let key = self.key(step, &parent, outcomes, false)?;
-        let Some((key, _)) = key else {
-            // A COPY of files that no build has seen: it runs, and its key is known afterwards.
-            let outcome = self.execute(step, &parent, outcomes, output)?;
-            if let Some((key, shape)) = self.key(step, &parent, outcomes, true)? {
-                self.record(&key, shape, &outcome)?;
-            }
-            return Ok(outcome);
-        };
-        let slot = self
-            .produced
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .entry(key)
-            .or_default()
-            .clone();
-        let mut slot = slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(outcome) = &*slot {
-            (self.events)(Event::StepCached { step: step.id.0 });
-            return Ok(outcome.clone());
-        }
-        if !self.request.no_cache
-            && let Some(outcome) = self.recorded(&key, &parent)?
-        {
-            (self.events)(Event::StepCached { step: step.id.0 });
-            return Ok(outcome);
-        }
-        let outcome = self.execute(step, &parent, outcomes, output)?;
-        // A file of the context may have changed since the key was made; what was copied is what counts.
-        let (key, shape) = match &step.operation {
-            Operation::Copy(_) => self.key(step, &parent, outcomes, true)?.unwrap_or((key, None)),
-            _ => (key, None),
-        };
-        self.record(&key, shape, &outcome)?;
-        *slot = Some(outcome.clone());
-        Ok(outcome)
-    }
-
-    fn record(&self, key: &[u8; 32], shape: Option<[u8; 32]>, outcome: &Outcome) -> Result<(), StepError> {
-        let Some((diff_id, chain_id)) = outcome.chain.top() else { return Ok(()) };
-        let extra = outcome.created_seconds.to_le_bytes().to_vec();
-        let shape = shape.unwrap_or_default();
-        self.store.cache_put(key, &CacheRecord::new(shape, diff_id.clone(), chain_id.cloned(), extra))?;
-        Ok(())
-    }
-
-    fn execute(
-        &self,
-        step: &Step,
-        parent: &Arc<Chain>,
-        outcomes: &Outcomes,
-        output: &mut Vec<String>,
-    ) -> Result<Outcome, StepError> {
-        if self.stopped() {
-            return Err(StepError::Cancelled);
-        }
-        let started = Instant::now();
-        (self.events)(Event::StepStarted { step: step.id.0 });
-        let ingest = self.store.ingest()?;
-        let lower = parent.merged(&self.indexes)?;
-        let made = match &step.operation {
-            Operation::Copy(copy) => {
-                let source = self.source(&copy.from, outcomes)?;
-                let picked = exec_copy::pick(self, copy, &source)?;
-                exec_copy::execute(self, copy, &lower, parent, &source, &picked, &ingest)?
-            }
-            Operation::Workdir(workdir) => workdir::execute(self, workdir, &lower, parent, &ingest)?,
-            Operation::Run(run) => exec_run::execute(self, step, run, &lower, parent, &ingest, output)?,
-        };
-        let (layer, diff_id) = self.commit(ingest, made)?;
-        let chain = Arc::new(parent.with(layer, diff_id));
-        (self.events)(Event::StepFinished { step: step.id.0, elapsed: started.elapsed() });
-        Ok(Outcome { chain, created_seconds: self.request.now_seconds })
-    }
-
-    fn commit(&self, ingest: mica_store::Ingest, made: Made) -> Result<(Layer, DiffId), StepError> {
-        let bytes = made.index.encode();
-        std::fs::write(ingest.index(), &bytes)
-            .map_err(|error| mica_sys::Error::new("write", ingest.index(), error))?;
-        let diff_id = DiffId(Digest::from_sha256(made.diff_id));
-        let record = LayerRecord {
-            diff_id: diff_id.clone(),
-            chain_id: None,
-            size_bytes: disk_size_bytes(&made.index) + bytes.len() as u64,
-            tar_size_bytes: made.tar_size_bytes,
-            origin: None,
-        };
-        // The lease is older than the layer, so no collection takes it.
-        let layer = self.store.commit_layer(ingest, &record)?;
-        self.indexes.put(&layer, made.index);
-        Ok((layer, diff_id))
-    }
 }
 
-/// What a tree takes on a disk with blocks of 4 KiB.
-fn disk_size_bytes(index: &Index) -> u64 {
-    const BLOCK_BYTES: u64 = 4096;
-    let size = |entry: &Entry| match entry.kind {
-        Kind::File { size, .. } => size.div_ceil(BLOCK_BYTES) * BLOCK_BYTES,
-        Kind::Directory { .. } => BLOCK_BYTES,
-        _ => 0,
-    };
-    index.entries().iter().map(size).sum()
+/// What a mutex holds; a thread that panicked with it left values that are whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Two digests as one.
-fn combine(a: &[u8; 32], b: &[u8; 32]) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(a).update(b);
-    *hasher.finalize().as_bytes()
-}
-
-/// Name of the stat cache of a context directory.
-fn context_name(path: &std::path::Path) -> String {
+/// Name of a context directory, which its stat cache is kept under.
+pub(crate) fn context_name(path: &std::path::Path) -> String {
     use std::os::unix::ffi::OsStrExt;
     let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     blake3::hash(path.as_os_str().as_bytes()).to_hex().as_str()[..32].to_owned()
-}
-
-/// The steps of a build and how far each is.
-pub(crate) struct Outcomes {
-    steps: Mutex<Vec<Progress>>,
-    changed: Condvar,
-}
-
-impl Outcomes {
-    fn new(count: usize) -> Self {
-        Self { steps: Mutex::new(vec![Progress::Waiting; count]), changed: Condvar::new() }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Progress>> {
-        self.steps.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    /// The result of a step that is done.
-    pub fn get(&self, id: StepId) -> Option<Outcome> {
-        match self.lock().get(id.0) {
-            Some(Progress::Done(outcome)) => Some(outcome.clone()),
-            _ => None,
-        }
-    }
-
-    fn has(&self, state: &FilesystemState) -> bool {
-        match state {
-            FilesystemState::Step(id) => self.get(*id).is_some(),
-            _ => true,
-        }
-    }
-
-    fn set(&self, id: StepId, progress: Progress) {
-        if let Some(slot) = self.lock().get_mut(id.0) {
-            *slot = progress;
-        }
-        self.changed.notify_all();
-    }
-
-    fn wake(&self) {
-        drop(self.lock());
-        self.changed.notify_all();
-    }
-
-    /// The next step whose inputs are done, marked as running; waits for one. `None` when all are done or begun, or
-    /// the build is to stop.
-    fn next(&self, graph: &Graph, stopped: &dyn Fn() -> bool) -> Option<StepId> {
-        let mut steps = self.lock();
-        loop {
-            if stopped() || !steps.iter().any(|step| matches!(step, Progress::Waiting)) {
-                return None;
-            }
-            let done = |state: &FilesystemState| match state {
-                FilesystemState::Step(id) => matches!(steps.get(id.0), Some(Progress::Done(_))),
-                _ => true,
-            };
-            let ready = graph.steps.iter().find(|step| {
-                matches!(steps.get(step.id.0), Some(Progress::Waiting)) && step.inputs().into_iter().all(done)
-            });
-            if let Some(step) = ready {
-                steps[step.id.0] = Progress::Running;
-                return Some(step.id);
-            }
-            // A signal sets a flag and wakes nobody.
-            let pause = std::time::Duration::from_millis(100);
-            steps =
-                self.changed.wait_timeout(steps, pause).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
-        }
-    }
 }
 
 /// Configs of the base images, by [`image_name`].

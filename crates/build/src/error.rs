@@ -1,7 +1,7 @@
 //! Why a build ended.
 
 use mica_diagnostic::{Diagnostic, Source, Span};
-use mica_oci::DiffId;
+use mica_oci::{ChainId, DiffId};
 use thiserror::Error;
 
 use crate::place::PlaceError;
@@ -59,6 +59,38 @@ pub enum BuildError {
     /// A call failed.
     #[error(transparent)]
     System(#[from] mica_sys::Error),
+    /// A layer of the store is not what its index says.
+    #[error("layer {diff_id} is damaged: `{path}`: {reason}")]
+    LayerDamaged {
+        /// Which.
+        diff_id: DiffId,
+        /// Set if the layer is kept per chain.
+        chain_id: Option<ChainId>,
+        /// The file, absolute in the image; `index` for the list of files itself.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A damaged layer cannot be made again while containers stand on it.
+    #[error("layer {diff_id} is damaged, and in use by {}", .containers.join(", "))]
+    DamagedInUse {
+        /// Which.
+        diff_id: DiffId,
+        /// IDs of running containers.
+        containers: Vec<String>,
+    },
+    /// A layer of a base image is not what its index says, and no step can make it again.
+    #[error("base image `{image}` is damaged: layer {diff_id}, `{path}`: {reason}")]
+    BaseDamaged {
+        /// Canonical name.
+        image: String,
+        /// Which layer.
+        diff_id: DiffId,
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The build was told to stop.
     #[error("interrupted")]
     Interrupted,
@@ -132,6 +164,17 @@ pub enum StepError {
     /// `--add-host` is malformed.
     #[error(transparent)]
     Network(#[from] mica_network::Error),
+    /// A file of the build context changed while a step used it.
+    #[error("`{path}` of the build context changed while the step ran: {reason}")]
+    ContextChanged {
+        /// Relative to the context.
+        path: String,
+        /// What was seen.
+        reason: String,
+    },
+    /// The step's files cannot be served.
+    #[error(transparent)]
+    Serve(#[from] mica_trace::ServeError),
     /// The build around it failed.
     #[error(transparent)]
     Build(Box<BuildError>),
@@ -156,6 +199,15 @@ through_build_error!(
     mica_image::ImageError,
     mica_sys::Error
 );
+
+impl BuildError {
+    /// A layer that is not what its index says.
+    pub(crate) fn damaged(layer: &mica_store::Layer, path: String, reason: &str) -> Self {
+        let record = &layer.record;
+        let (diff_id, chain_id) = (record.diff_id.clone(), record.chain_id.clone());
+        Self::LayerDamaged { diff_id, chain_id, path, reason: reason.to_owned() }
+    }
+}
 
 impl From<BuildError> for StepError {
     fn from(error: BuildError) -> Self {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::verdict::{Reason, Verdict};
+
 /// Something that happened. `step` is the position in the graph's list of steps.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -38,11 +40,15 @@ pub enum Event {
     StepCached {
         /// Which.
         step: usize,
+        /// How.
+        verdict: Verdict,
     },
     /// A step began to run.
     StepStarted {
         /// Which.
         step: usize,
+        /// Why its result was not known.
+        reason: Reason,
     },
     /// A step's program wrote a line (without its end).
     StepOutput {

@@ -5,24 +5,28 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use mica_diagnostic::Span;
 use mica_dockerfile::dockerignore::Dockerignore;
 use mica_layer::LayerError;
 use mica_layer::apply::extract_archive;
 use mica_layer::assemble::{AssembleOptions, Item, assemble};
 use mica_layer::compress::{Compression, Limits, decompress};
 use mica_layer::tar_entry::{TarLimits, TarReader};
-use mica_plan::{CopySourceSpec, CopyStep, PlannedSource};
+use mica_plan::{CopySourceSpec, CopyStep, FileSource, PlannedSource};
 use mica_store::Ingest;
+use mica_trace::Watched;
 use mica_tree::{Entry, Index, Kind, MergedIndex};
 
 use crate::build::Build;
 use crate::error::StepError;
 use crate::filesystem::Chain;
+use crate::outcomes::Made;
 use crate::owner;
 use crate::place::{
     Attributes, Origin, PlaceError, Placed, Placement, apply_chmod, clean, follow, join, matches, path_in,
 };
-use crate::run_state::Made;
+use crate::previous::{self, FirstChange, Standing};
+use crate::verdict::Changed;
 
 /// Directory in an ingest for what is unpacked.
 const SPOOL: &str = "spool";
@@ -52,7 +56,7 @@ impl SourceTree {
         }
     }
 
-    fn open(&self, path: &[u8]) -> io::Result<File> {
+    pub fn open(&self, path: &[u8]) -> io::Result<File> {
         match self {
             Self::Context { directory, .. } => {
                 let entry = directory.index().get(path).ok_or(io::ErrorKind::NotFound)?;
@@ -74,20 +78,7 @@ pub(crate) fn pick(build: &Build<'_>, copy: &CopyStep, source: &SourceTree) -> R
     for PlannedSource { spec, span } in &copy.sources {
         words.push(match spec {
             CopySourceSpec::Path(word) => matches(source.merged(), word).map_err(|error| match error {
-                PlaceError::Missing { path } => {
-                    let in_context = matches!(source, SourceTree::Context { .. });
-                    StepError::SourceMissing {
-                        hidden_by: in_context.then(|| build.hidden_by(&path)).flatten().map(Box::new),
-                        similar: similar(source.merged(), &path),
-                        place: if in_context {
-                            "the build context".into()
-                        } else {
-                            build.place_name(&copy.from)
-                        },
-                        path,
-                        span: *span,
-                    }
-                }
+                PlaceError::Missing { path } => missing(build, &copy.from, source.merged(), path, *span),
                 error => error.into(),
             })?,
             CopySourceSpec::Heredoc { .. } => Vec::new(),
@@ -96,6 +87,24 @@ pub(crate) fn pick(build: &Build<'_>, copy: &CopyStep, source: &SourceTree) -> R
         });
     }
     Ok(Picked { words })
+}
+
+/// What is told of a source that is not there.
+pub(crate) fn missing(
+    build: &Build<'_>,
+    from: &FileSource,
+    tree: &MergedIndex,
+    path: String,
+    span: Span,
+) -> StepError {
+    let in_context = matches!(from, FileSource::Context);
+    StepError::SourceMissing {
+        hidden_by: in_context.then(|| build.hidden_by(&path)).flatten().map(Box::new),
+        similar: similar(tree, &path),
+        place: build.place_name(from),
+        path,
+        span,
+    }
 }
 
 /// A name in the directory of `path` that differs in case or by little.
@@ -191,6 +200,13 @@ pub(crate) fn contents(
                 for number in [entry.mode, uid, gid] {
                     shape.update(&number.to_le_bytes());
                 }
+                // Those of files are in their digests.
+                if !matches!(entry.kind, Kind::File { .. }) {
+                    for (name, value) in &entry.xattrs {
+                        mark(&mut shape, b"attribute", name);
+                        mark(&mut shape, b"value", value);
+                    }
+                }
                 match &entry.kind {
                     Kind::File { size, .. } => {
                         mark(&mut shape, b"file", &size.to_le_bytes());
@@ -202,10 +218,11 @@ pub(crate) fn contents(
                         mark(&mut shape, b"hardlink", target);
                         files.extend(source.merged().entry_of_link(entry));
                     }
-                    Kind::CharDevice { rdev } | Kind::BlockDevice { rdev } => {
-                        mark(&mut shape, b"device", &[rdev.0.to_le_bytes(), rdev.1.to_le_bytes()].concat());
-                    }
-                    Kind::Fifo | Kind::Socket | Kind::Whiteout => mark(&mut shape, b"other", b""),
+                    Kind::CharDevice { rdev } => mark(&mut shape, b"character", &numbers(*rdev)),
+                    Kind::BlockDevice { rdev } => mark(&mut shape, b"block", &numbers(*rdev)),
+                    Kind::Fifo => mark(&mut shape, b"pipe", b""),
+                    Kind::Socket => mark(&mut shape, b"socket", b""),
+                    Kind::Whiteout => mark(&mut shape, b"whiteout", b""),
                 }
             }
         }
@@ -244,6 +261,11 @@ pub(crate) fn contents(
     Ok(Contents { digest: complete.then(|| hasher.finish()), shape })
 }
 
+fn numbers(rdev: (u32, u32)) -> [u8; 8] {
+    let (major, minor) = (u64::from(rdev.0), u64::from(rdev.1));
+    (major << 32 | minor).to_le_bytes()
+}
+
 /// The rule of `--exclude`.
 fn excluded(copy: &CopyStep) -> Result<impl Fn(&[u8]) -> bool, StepError> {
     let rules = Dockerignore::from_patterns(copy.excludes.iter().map(String::as_str))
@@ -251,16 +273,73 @@ fn excluded(copy: &CopyStep) -> Result<impl Fn(&[u8]) -> bool, StepError> {
     Ok(move |path: &[u8]| !rules.is_empty() && rules.matches(&String::from_utf8_lossy(path)).is_ignored)
 }
 
-/// Makes the layer of a COPY or ADD in `ingest`.
-pub(crate) fn execute(
+/// A COPY whose entries have their places and are not made yet.
+pub(crate) struct Placing<'p> {
+    placed: Vec<Placed>,
+    previous: Option<(&'p Index, Vec<Standing>)>,
+}
+
+impl<'p> Placing<'p> {
+    /// Compares with what the last result of the same instruction holds.
+    pub fn beside(mut self, source: &SourceTree, previous: Option<&'p Index>) -> Result<Self, StepError> {
+        self.previous = match previous {
+            Some(previous) => Some((previous, previous::compare(source, &self.placed, previous)?)),
+            None => None,
+        };
+        Ok(self)
+    }
+
+    /// The first path whose content, mode, kind or presence is not that of the last result; `None` if there is no such
+    /// result or no such path.
+    pub fn first_change(&self, build: &Build<'_>, copy: &CopyStep) -> Option<Changed> {
+        let (previous, standings) = self.previous.as_ref()?;
+        let FirstChange { path, in_source, change } =
+            previous::first_change(&self.placed, standings, previous)?;
+        let path = String::from_utf8_lossy(&path);
+        let is_context = in_source && matches!(copy.from, FileSource::Context);
+        Some(Changed {
+            place: if in_source { build.place_name(&copy.from) } else { String::new() },
+            path: if is_context { path.into_owned() } else { format!("/{path}") },
+            what: change.what().to_owned(),
+            old: change.old_in_words(),
+            new: change.new_in_words(),
+        })
+    }
+
+    /// Makes the layer in `ingest`.
+    pub fn make(
+        mut self,
+        build: &Build<'_>,
+        source: &SourceTree,
+        ingest: &Ingest,
+    ) -> Result<Made, StepError> {
+        let mut known: &[Standing] = &[];
+        if let Some((previous, standings)) = &self.previous {
+            previous::keep(&mut self.placed, standings, previous);
+            known = standings;
+        }
+        let made = make_layer(build, Some(source), &self.placed, known, ingest)?;
+        remove_spool(ingest)?;
+        if let Some((previous, standings)) = &self.previous {
+            previous::check_unchanged(&made.index, standings, previous)?;
+        }
+        if let SourceTree::Context { directory, .. } = source {
+            remember(directory, &self.placed, &made.index);
+        }
+        Ok(made)
+    }
+}
+
+/// Decides what goes where. `lower` notes all that this depends on; archives are unpacked into `ingest`.
+pub(crate) fn place(
     build: &Build<'_>,
     copy: &CopyStep,
-    lower: &MergedIndex,
+    lower: &Watched<'_>,
     lower_chain: &Chain,
     source: &SourceTree,
     picked: &Picked,
     ingest: &Ingest,
-) -> Result<Made, StepError> {
+) -> Result<Placing<'static>, StepError> {
     let owner = match &copy.chown {
         Some(chown) => Some(owner::resolve(chown, &|path| lower_chain.read_small(lower, path))?),
         // What the context says of owners is about this machine; what a stage says is about the image.
@@ -304,13 +383,7 @@ pub(crate) fn execute(
             CopySourceSpec::Url(_) | CopySourceSpec::Git(_) => {}
         }
     }
-    let placed = placement.finish();
-    let made = make_layer(build, Some(source), &placed, ingest)?;
-    remove_spool(ingest)?;
-    if let SourceTree::Context { directory, .. } = source {
-        remember(directory, &placed, &made.index);
-    }
-    Ok(made)
+    Ok(Placing { placed: placement.finish(), previous: None })
 }
 
 /// Unpacked files wait here until they are placed; a layer has no place for it.
@@ -324,11 +397,12 @@ fn remove_spool(ingest: &Ingest) -> mica_sys::Result<()> {
     }
 }
 
-/// Copies the placed entries into the tree of `ingest`.
+/// Copies the placed entries into the tree of `ingest`. `standings` are those of the placed, or empty when they are not known.
 pub(crate) fn make_layer(
     build: &Build<'_>,
     source: Option<&SourceTree>,
     placed: &[Placed],
+    standings: &[Standing],
     ingest: &Ingest,
 ) -> Result<Made, StepError> {
     use mica_layer::assemble::Source;
@@ -342,7 +416,10 @@ pub(crate) fn make_layer(
                 Origin::None => Source::None,
                 Origin::Bytes(bytes) => Source::Bytes(bytes.clone()),
                 // What a layer's index says of a file is complete; what a walk of the context says is not.
-                Origin::Source(_) => Source::File { token, read_xattrs: from_context },
+                Origin::Source(_) => Source::File {
+                    token,
+                    read_xattrs: from_context && !matches!(standings.get(token), Some(Standing::Same(_))),
+                },
                 Origin::Spooled(_) => Source::File { token, read_xattrs: false },
             },
         })

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,41 +14,44 @@ use mica_dockerfile::instruction::{CacheSharing, RunNetwork};
 use mica_layer::diff::{DiffOptions, diff_upper};
 use mica_network::{AddHost, DnsSettings};
 use mica_plan::{RunStep, Step, StepMount};
-use mica_runtime::spec::{ContainerSpec, Mount, Rootfs, UserSpec};
-use mica_runtime::{Stdio, Stream};
+use mica_runtime::spec::{ContainerSpec, Lower, Mount, Rootfs, UserSpec};
+use mica_runtime::{ExitStatus, Running, SocketWatch, Stdio, Stream};
 use mica_store::{CacheMount, CacheMountSharing, Ingest};
 use mica_sys::error::ErrorAt;
-use mica_tree::MergedIndex;
+use mica_trace::{Fault, Record, ServeOptions, Served};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use crate::build::{Build, BuildNetwork, Outcomes};
+use crate::build::{Build, BuildNetwork};
 use crate::error::StepError;
 use crate::event::Event;
 use crate::filesystem::Chain;
-use crate::run_state::Made;
+use crate::materialize;
+use crate::outcomes::{Made, Outcomes};
+use crate::reuse::Seen;
+use crate::traced::{self, StepTree, TreeBytes};
 
 /// Lines of a step's output that are kept for its error.
 const LINES_KEPT: usize = 40;
 /// The longest line that is kept or shown; what is longer is cut into several.
 const LINE_BYTES_MAX: usize = 16 * 1024;
+/// Directory in an ingest for mounts of a running step.
+const SCRATCH: &str = "scratch";
+/// More paths than any build tool looks at, and the point where a record costs more than it brings. `what_was_used` and
+/// the user's documentation name it in words.
+const USES_MAX: usize = 500_000;
 /// How often a running step looks whether it should end.
 const POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
-/// Digests of what the step's mounts bring in, for its key.
-pub(crate) fn mounted_contents(
-    _build: &Build<'_>,
-    run: &RunStep,
-    _outcomes: &Outcomes,
-) -> Result<Vec<[u8; 32]>, StepError> {
+/// Refuses what this version cannot do.
+pub(crate) fn check_mounts(run: &RunStep) -> Result<(), StepError> {
     for mount in &run.mounts {
         match mount {
-            StepMount::Tmpfs { .. } | StepMount::Cache { from: None, .. } => {}
+            StepMount::Bind { .. } | StepMount::Tmpfs { .. } | StepMount::Cache { from: None, .. } => {}
             StepMount::Cache { .. } => {
                 return Err(StepError::Unsupported { what: "a cache mount with `from`" });
             }
-            StepMount::Bind { .. } => return Err(StepError::Unsupported { what: "RUN --mount=type=bind" }),
             StepMount::Secret { required: false, .. } | StepMount::Ssh { required: false, .. } => {}
             StepMount::Secret { id, .. } => return Err(StepError::SecretMissing { id: id.clone() }),
             StepMount::Ssh { .. } => return Err(StepError::Unsupported { what: "RUN --mount=type=ssh" }),
@@ -59,26 +63,60 @@ pub(crate) fn mounted_contents(
     if !run.devices.is_empty() {
         return Err(StepError::Unsupported { what: "RUN --device" });
     }
-    Ok(Vec::new())
+    Ok(())
 }
 
 /// A container as specified, with what must live as long as it runs.
 struct Prepared {
     spec: ContainerSpec,
+    /// The trees of the spec, in the order of their numbers.
+    served: Vec<Served>,
     _caches: Vec<CacheMount>,
 }
 
-/// Runs the step over `lower` in `ingest` and reads its layer.
-#[allow(clippy::too_many_arguments)]
+/// How a run of a traced step went wrong through no fault of the step.
+enum Attempt {
+    Done(Made, Seen),
+    /// The server ended before the step did.
+    ServerDied(String),
+}
+
+/// Runs the step and reads its layer.
 pub(crate) fn execute(
     build: &Build<'_>,
     step: &Step,
     run: &RunStep,
-    lower: &MergedIndex,
-    chain: &Chain,
+    parent: &Arc<Chain>,
+    outcomes: &Outcomes,
+    output: &mut Vec<String>,
+) -> Result<(Ingest, Made, Seen), StepError> {
+    let trees = traced::trees(build, run, parent, outcomes)?;
+    let mut untraced = match build.policy(step).exact {
+        true => Some("only equal layers counted for it".to_owned()),
+        false => build.why_untraced().map(ToOwned::to_owned),
+    };
+    // At most two turns: the second one is not traced.
+    loop {
+        let ingest = build.store.ingest()?;
+        match attempt(build, step, run, &trees, untraced.take(), &ingest, output)? {
+            Attempt::Done(made, seen) => return Ok((ingest, made, seen)),
+            Attempt::ServerDied(reason) => {
+                build.warn_once(&format!("{}: {reason}; it runs again without being traced", step.name));
+                untraced = Some(reason);
+            }
+        }
+    }
+}
+
+fn attempt(
+    build: &Build<'_>,
+    step: &Step,
+    run: &RunStep,
+    trees: &[StepTree],
+    untraced: Option<String>,
     ingest: &Ingest,
     output: &mut Vec<String>,
-) -> Result<Made, StepError> {
+) -> Result<Attempt, StepError> {
     let mode = match (run.network, build.request.network) {
         (RunNetwork::None, _) | (RunNetwork::Default, BuildNetwork::None) => NetworkMode::None,
         (RunNetwork::Host, _) | (RunNetwork::Default, BuildNetwork::Host) => NetworkMode::Host,
@@ -101,8 +139,10 @@ pub(crate) fn execute(
     for warning in &network.warnings {
         build.warn_once(warning);
     }
-    let mut prepared = prepare(build, run, chain, ingest)?;
+    show_root(trees, ingest)?;
+    let mut prepared = prepare(build, run, trees, untraced.is_none(), ingest)?;
     prepared.spec.namespaces.network = network.runtime_network.clone();
+    prepared.spec.watch_sockets = matches!(mode, NetworkMode::Bridge);
     for (target, content) in [("/etc/resolv.conf", &network.resolv_conf), ("/etc/hosts", &network.hosts)] {
         prepared.spec.mounts.push(Mount::File {
             target: target.into(),
@@ -113,7 +153,10 @@ pub(crate) fn execute(
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).at("pipe2", "output of a step")?;
     let second = writer.try_clone().at("fcntl", "output of a step")?;
     let stdio = Stdio { stdin: Stream::Null, stdout: Stream::Fd(writer), stderr: Stream::Fd(second) };
-    let created = mica_runtime::spawn(&prepared.spec, stdio)?;
+    let mounts: Vec<_> = prepared.served.iter().map(Served::mount).collect();
+    let mut created = mica_runtime::spawn_with_trees(&prepared.spec, stdio, &mounts)?;
+    drop(mounts);
+    let sockets = created.sockets.take();
     let mount_points: Vec<Vec<u8>> = created
         .created_mount_points
         .iter()
@@ -122,48 +165,135 @@ pub(crate) fn execute(
             path.strip_prefix(b"/").unwrap_or(path).to_vec()
         })
         .collect();
-    let mut running = created.start()?;
     let mut lines = Lines::new(build, step);
-    let mut ended = false;
-    let mut buffer = vec![0; 64 * 1024];
-    let mut reader = File::from(reader);
-    loop {
-        if build.stopped() && !ended {
-            running.kill(rustix::process::Signal::KILL.as_raw())?;
-            ended = true;
-        }
-        if !readable(reader.as_fd())? {
-            continue;
-        }
-        // Ends when every process of the container has: the kernel ends them with the first one.
-        match reader.read(&mut buffer).at("read", "output of a step")? {
-            0 => break,
-            count => lines.take(&buffer[..count]),
-        }
-    }
-    lines.finish();
-    let status = running.wait()?;
-    drop(running);
+    let ended = run_to_end(build, created.start()?, reader, &mut lines)?;
     network.disconnect();
-    if ended {
-        return Err(StepError::Cancelled);
-    }
+    let network = match mode {
+        NetworkMode::None => Some(false),
+        NetworkMode::Bridge => sockets.map(SocketWatch::used),
+        _ => None,
+    };
+    let Some(status) = ended else { return Err(StepError::Cancelled) };
+    let is_traced = untraced.is_none();
+    let record = match what_was_used(trees, prepared.served, untraced)? {
+        Used::Known(record) => Ok(record),
+        Used::Unknown(why) => {
+            // Without tracing nobody expects it.
+            if is_traced {
+                let then = "its result is taken over on the same layers only";
+                build.warn_once(&format!("{}: {why}; {then}", step.name));
+            }
+            Err(why)
+        }
+        Used::ServerDied(reason) => return Ok(Attempt::ServerDied(reason)),
+    };
     if status.code() != 0 {
         output.extend(lines.kept);
         return Err(StepError::Exit { command: run.argv.join(" "), code: status.code() });
     }
     let tree = open_directory(ingest)?;
-    let options = DiffOptions { userxattr: build.rootless(), mount_points };
-    let diff = diff_upper(tree.as_fd(), lower, &options)?;
-    for leftover in ["work", "empty"] {
-        let path = ingest.path().join(leftover);
-        if let Err(error) = std::fs::remove_dir_all(&path)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            return Err(mica_sys::Error::new("rmdir", path, error).into());
+    let shown_time = Some(mica_trace::SHOWN_TIME);
+    let options = DiffOptions { userxattr: build.rootless(), mount_points, shown_time };
+    let lower = trees.first().map(|tree| tree.merged.clone()).unwrap_or_default();
+    let diff = diff_upper(tree.as_fd(), &lower, &options)?;
+    let scratch = ingest.path().join(SCRATCH);
+    std::fs::remove_dir_all(&scratch).at("rmdir", scratch)?;
+    let made =
+        Made { index: Arc::new(diff.index), diff_id: diff.diff_id, tar_size_bytes: diff.tar_size_bytes };
+    let (record, why_not) = match record {
+        Ok(record) => (Some(record), None),
+        Err(why) => (None, Some(why)),
+    };
+    Ok(Attempt::Done(made, Seen { record, why_not, network, written: None }))
+}
+
+/// Gives the upper directory's root what the image's root has: an overlay shows that one, and asks the lower for nothing.
+fn show_root(trees: &[StepTree], ingest: &Ingest) -> Result<(), StepError> {
+    let Some(root) = trees.first().and_then(|tree| tree.merged.get(b"")) else { return Ok(()) };
+    let path = ingest.tree();
+    let (uid, gid) = (rustix::fs::Uid::from_raw(root.uid), rustix::fs::Gid::from_raw(root.gid));
+    match rustix::fs::chown(&path, Some(uid), Some(gid)) {
+        // An owner that the user namespace does not have is root's on disk everywhere.
+        Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+        Err(error) => return Err(mica_sys::Error::new("chown", path, error).into()),
+    }
+    Ok(rustix::fs::chmod(&path, Mode::from_raw_mode(root.mode)).at("chmod", path)?)
+}
+
+/// Shows the step's output until all of it has ended; `None` when it was made to end.
+fn run_to_end(
+    build: &Build<'_>,
+    mut running: Running,
+    reader: OwnedFd,
+    lines: &mut Lines<'_>,
+) -> Result<Option<ExitStatus>, StepError> {
+    let mut ended = false;
+    let mut buffer = vec![0; 64 * 1024];
+    let mut reader = Some(File::from(reader));
+    loop {
+        if build.stopped() && !ended {
+            running.kill(rustix::process::Signal::KILL.as_raw())?;
+            ended = true;
+        }
+        let Some(output) = &mut reader else {
+            // A step may go on for long after it has closed its output.
+            if readable(running.pidfd())? {
+                break;
+            }
+            continue;
+        };
+        if !readable(output.as_fd())? {
+            continue;
+        }
+        // Ends when every process of the container has, at the latest: the kernel ends them with the first one.
+        match output.read(&mut buffer).at("read", "output of a step")? {
+            0 => reader = None,
+            count => lines.take(&buffer[..count]),
         }
     }
-    Ok(Made { index: Arc::new(diff.index), diff_id: diff.diff_id, tar_size_bytes: diff.tar_size_bytes })
+    lines.finish();
+    let status = running.wait()?;
+    Ok((!ended).then_some(status))
+}
+
+/// What the servers of a step's trees have seen.
+enum Used {
+    Known(Record),
+    Unknown(String),
+    ServerDied(String),
+}
+
+fn what_was_used(
+    trees: &[StepTree],
+    served: Vec<Served>,
+    untraced: Option<String>,
+) -> Result<Used, StepError> {
+    let mut record = Record::default();
+    let mut unknown = untraced;
+    let mut died = None;
+    for (tree, served) in trees.iter().zip(served) {
+        let observed = served.finish(tree);
+        match observed.fault {
+            Some(Fault::Damaged { layer, path, reason }) => return Err(tree.damaged(layer, &path, &reason)),
+            Some(Fault::Died { reason }) => died = died.or(Some(reason)),
+            None => {}
+        }
+        match observed.uses {
+            Some(uses) => match tree.settle_times(uses) {
+                Some(uses) => record.trees.push(uses),
+                None => unknown = unknown.or(Some("a file that it used changed meanwhile".into())),
+            },
+            None if observed.overflow => {
+                unknown = unknown.or(Some("it used more than 500,000 paths".to_owned()));
+            }
+            None => unknown = unknown.or(Some("what it used could not be read".into())),
+        }
+    }
+    Ok(match (died, unknown) {
+        (Some(reason), _) => Used::ServerDied(reason),
+        (None, Some(why)) => Used::Unknown(why),
+        (None, None) => Used::Known(record),
+    })
 }
 
 /// Host name of every step: what a step writes must not tell where it was built.
@@ -192,19 +322,45 @@ fn readable(fd: std::os::fd::BorrowedFd<'_>) -> Result<bool, StepError> {
     }
 }
 
-fn prepare(build: &Build<'_>, run: &RunStep, chain: &Chain, ingest: &Ingest) -> Result<Prepared, StepError> {
-    let make = |name: &str| {
-        let path = ingest.path().join(name);
-        std::fs::create_dir(&path).at("mkdir", &path).map(|()| path)
-    };
-    let mut lowers = chain.lowers();
-    if lowers.is_empty() {
-        lowers.push(make("empty")?);
+/// Makes directories for mounts beside the step's tree; they are gone before its layer is committed.
+struct Scratch<'i> {
+    ingest: &'i Ingest,
+}
+
+impl Scratch<'_> {
+    fn directory(&self, name: &str) -> mica_sys::Result<PathBuf> {
+        let path = self.ingest.path().join(SCRATCH).join(name);
+        std::fs::create_dir_all(&path).at("mkdir", &path)?;
+        Ok(path)
     }
+}
+
+fn prepare(
+    build: &Build<'_>,
+    run: &RunStep,
+    trees: &[StepTree],
+    traced: bool,
+    ingest: &Ingest,
+) -> Result<Prepared, StepError> {
+    let scratch = Scratch { ingest };
+    let mut served = Vec::new();
+    if traced {
+        for tree in trees {
+            let options = ServeOptions { limit_uses: USES_MAX };
+            served.push(mica_trace::serve(tree.merged.clone(), Arc::new(tree.bytes.clone()), options)?);
+        }
+    }
+    let lowers = match trees.first().map(|tree| &tree.bytes) {
+        Some(_) if traced => vec![Lower::Tree { descriptor: 0, place: scratch.directory("lower")? }],
+        Some(TreeBytes::Layers(chain)) if !chain.is_empty() => {
+            chain.lowers().into_iter().map(Lower::Directory).collect()
+        }
+        _ => vec![Lower::Directory(scratch.directory("empty")?)],
+    };
     let rootfs = Rootfs::Overlay {
         lowers,
         upper: ingest.tree(),
-        work: make("work")?,
+        work: scratch.directory("work")?,
         userxattr: build.rootless(),
         // A layer that a power cut leaves half written is found by its boot ID.
         volatile: true,
@@ -217,6 +373,8 @@ fn prepare(build: &Build<'_>, run: &RunStep, chain: &Chain, ingest: &Ingest) -> 
     spec.process.cwd = if run.directory.is_empty() { "/".into() } else { run.directory.clone() };
     spec.process.user = UserSpec::Names(run.user.clone());
     let mut caches = Vec::new();
+    // The step's own tree is the first.
+    let mut bound = 0;
     for mount in &run.mounts {
         match mount {
             StepMount::Tmpfs { target, size_bytes } => {
@@ -241,15 +399,39 @@ fn prepare(build: &Build<'_>, run: &RunStep, chain: &Chain, ingest: &Ingest) -> 
                 });
                 caches.push(cache);
             }
+            StepMount::Bind { target, source, read_write, .. } => {
+                bound += 1;
+                let make = |name: &str| scratch.directory(&format!("{name}-{bound}"));
+                let (target, source) = (target.clone(), source.clone());
+                spec.mounts.push(match trees.get(bound) {
+                    Some(_) if traced => Mount::Tree {
+                        descriptor: bound,
+                        place: make("lower")?,
+                        upper: make("upper")?,
+                        work: make("work")?,
+                        userxattr: build.rootless(),
+                        source,
+                        target,
+                        read_only: !read_write,
+                    },
+                    Some(tree) => Mount::Bind {
+                        source: materialize::materialize(build, tree, &source, make("upper")?)?,
+                        target,
+                        read_only: !read_write,
+                        recursive: false,
+                    },
+                    None => continue,
+                });
+            }
             // Refused or, where the Dockerfile allows it, left out when the key was made.
-            StepMount::Bind { .. } | StepMount::Secret { .. } | StepMount::Ssh { .. } => {}
+            StepMount::Secret { .. } | StepMount::Ssh { .. } => {}
         }
     }
     if let Some(script) = &run.script {
         let content = script.content.clone().into_bytes();
         spec.mounts.push(Mount::File { target: script.path.clone(), content, mode: 0o755 });
     }
-    Ok(Prepared { spec, _caches: caches })
+    Ok(Prepared { spec, served, _caches: caches })
 }
 
 /// A step's output as lines: told as events, the last ones kept.

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use mica_oci::{ChainId, DiffId, chain_id};
 use mica_store::{Layer, Lease, Store};
-use mica_tree::{Index, MergedIndex};
+use mica_trace::Watched;
+use mica_tree::{Index, Kind, MergedIndex};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use crate::error::{BuildError, StepError};
@@ -53,6 +54,11 @@ impl Chain {
         &self.diff_ids
     }
 
+    /// The topmost layer.
+    pub fn top_layer(&self) -> Option<(&Layer, &DiffId)> {
+        Some((self.layers.last()?, self.diff_ids.last()?))
+    }
+
     /// The topmost layer, as the store knows it.
     pub fn top(&self) -> Option<(&DiffId, Option<&ChainId>)> {
         Some((self.diff_ids.last()?, self.layers.last()?.record.chain_id.as_ref()))
@@ -65,6 +71,16 @@ impl Chain {
             .cloned()
             .zip(self.layers.iter().map(|layer| layer.record.tar_size_bytes))
             .collect()
+    }
+
+    /// Whether there is no layer at all.
+    pub fn is_empty(&self) -> bool {
+        self.layers.is_empty()
+    }
+
+    /// A layer, counted from the lowest.
+    pub fn layer(&self, position: usize) -> Option<&Layer> {
+        self.layers.get(position)
     }
 
     /// `None` for an empty stack.
@@ -86,11 +102,15 @@ impl Chain {
         Ok(self.merged.get_or_init(|| Arc::new(MergedIndex::new(layers))).clone())
     }
 
-    /// A small file of the stack (passwd, group), links followed; `None` when it is not there.
-    pub fn read_small(&self, merged: &MergedIndex, path: &str) -> Result<Option<Vec<u8>>, StepError> {
-        let Ok(Some(resolved)) = merged.resolve(path.as_bytes(), true) else { return Ok(None) };
+    /// A small file of the stack (passwd, group), links followed; `None` when it is not there. What was looked at and
+    /// read is noted.
+    pub fn read_small(&self, watched: &Watched<'_>, path: &str) -> Result<Option<Vec<u8>>, StepError> {
+        let Ok(Some(resolved)) = watched.resolve(path.as_bytes(), true) else { return Ok(None) };
+        if let Some(Kind::File { .. } | Kind::Hardlink { .. }) = resolved.entry.map(|entry| &entry.kind) {
+            watched.note_content(&resolved.path);
+        }
         let failed = |error: io::Error| mica_sys::Error::new("open", path, error);
-        let file = match self.open_file(merged, &resolved.path) {
+        let file = match self.open_file(watched.tree(), &resolved.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(error).into()),
@@ -102,8 +122,12 @@ impl Chain {
 
     /// Opens a regular file of what the stack shows. `path` holds no symbolic link: it comes out of the merged index.
     pub fn open_file(&self, merged: &MergedIndex, path: &[u8]) -> io::Result<File> {
-        let position = merged.layer_of(path).ok_or(rustix::io::Errno::NOENT)?;
-        let layer = self.layers.get(position).ok_or(rustix::io::Errno::NOENT)?;
+        self.open_in_layer(merged.layer_of(path).ok_or(rustix::io::Errno::NOENT)?, path)
+    }
+
+    /// Opens a regular file of one layer, counted from the lowest.
+    pub fn open_in_layer(&self, layer: usize, path: &[u8]) -> io::Result<File> {
+        let layer = self.layers.get(layer).ok_or(rustix::io::Errno::NOENT)?;
         let tree = rustix::fs::open(
             layer.tree_path(),
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -128,7 +152,9 @@ impl Indexes {
         if let Some(index) = self.lock().get(&path) {
             return Ok(index.clone());
         }
-        let index = Arc::new(mica_image::read_index(layer)?);
+        let index = mica_image::read_index(layer)
+            .map_err(|error| BuildError::damaged(layer, "index".into(), &error.to_string()))?;
+        let index = Arc::new(index);
         self.lock().insert(path, index.clone());
         Ok(index)
     }
@@ -140,5 +166,53 @@ impl Indexes {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, Arc<Index>>> {
         self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mica_tree::{Entry, Time};
+
+    use super::*;
+
+    #[test]
+    fn what_is_looked_up_for_a_small_file_is_noted() {
+        let entry = |(path, kind): &(&str, Kind)| Entry {
+            path: path.as_bytes().to_vec(),
+            kind: kind.clone(),
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            mtime: Time::default(),
+            xattrs: Vec::new(),
+        };
+        let check = |entries: &[(&str, Kind)], expect: &[&str]| {
+            let index = Index::new(entries.iter().map(entry).collect()).unwrap();
+            let merged = MergedIndex::new([Arc::new(index)]);
+            let watched = Watched::new(&merged);
+            // The stack has no such layer on disk: the file is as good as absent.
+            assert_eq!(Chain::default().read_small(&watched, "etc/passwd").unwrap(), None);
+            let used = watched.finish(&mica_trace::NoContents).unwrap().uses;
+            let used = used.iter().map(|used| {
+                let read = matches!(used.value, mica_trace::Value::File { content: Some(_), .. });
+                let path = String::from_utf8_lossy(&used.path);
+                format!("{path} {}{}", used.value.kind_in_words(), if read { " read" } else { "" })
+            });
+            assert_eq!(used.collect::<Vec<_>>(), expect, "{entries:?}");
+        };
+        let directory = || Kind::Directory { opaque: false, implied: false };
+        let file = || Kind::File { size: 1, content: Some([7; 32]) };
+        let link = |target: &str| Kind::Symlink { target: target.into() };
+        check(&[], &["etc nothing"]);
+        check(&[("etc", file())], &["etc file"]);
+        check(&[("etc", directory())], &["etc directory", "etc/passwd nothing"]);
+        check(&[("etc", directory()), ("etc/passwd", file())], &["etc directory", "etc/passwd file read"]);
+        check(
+            &[("etc", link("/e")), ("e", directory()), ("e/passwd", file())],
+            &["e directory", "e/passwd file read", "etc symbolic link"],
+        );
+        let first = ("a", file());
+        let name = ("passwd", Kind::Hardlink { target: b"a".to_vec() });
+        check(&[("etc", link(".")), first, name], &["etc symbolic link", "passwd file read"]);
     }
 }

@@ -4,12 +4,13 @@
 //! contents; a file goes into the destination if that is a directory (or ends in `/`), else it becomes it; links on the
 //! way to the destination are followed inside the root; what stands there is replaced by the same kind only.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use mica_dockerfile::glob::glob_match;
 use mica_plan::Chmod;
+use mica_trace::Watched;
 use mica_tree::{Entry, Kind, MergedIndex, ResolveError, Resolved, Time, parent};
 use thiserror::Error;
 
@@ -85,7 +86,8 @@ pub(crate) struct Attributes {
 
 /// The layer as it takes shape.
 pub(crate) struct Placement<'a> {
-    lower: &'a MergedIndex,
+    /// Asked as little as possible: what is asked is what the result holds for.
+    lower: &'a Watched<'a>,
     attributes: Attributes,
     /// Keyed by path with `/` as zero byte, which makes map order index order.
     placed: BTreeMap<Vec<u8>, Placed>,
@@ -93,6 +95,8 @@ pub(crate) struct Placement<'a> {
     links: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>,
     /// The directory of the last entry: neighbours mostly stand together.
     last_directory: Option<LastDirectory>,
+    /// Directories that the lower tree does not have, so that nothing inside of them needs to be asked for.
+    only_here: HashSet<Vec<u8>>,
 }
 
 /// A directory that is placed.
@@ -202,8 +206,15 @@ pub(crate) fn apply_chmod(chmod: &Chmod, mode: u32, directory: bool) -> u32 {
 
 impl<'a> Placement<'a> {
     /// An empty layer over `lower`.
-    pub fn new(lower: &'a MergedIndex, attributes: Attributes) -> Self {
-        Self { lower, attributes, placed: BTreeMap::new(), links: BTreeMap::new(), last_directory: None }
+    pub fn new(lower: &'a Watched<'a>, attributes: Attributes) -> Self {
+        Self {
+            lower,
+            attributes,
+            placed: BTreeMap::new(),
+            links: BTreeMap::new(),
+            last_directory: None,
+            only_here: HashSet::new(),
+        }
     }
 
     /// The layer's entries in index order.
@@ -228,8 +239,7 @@ impl<'a> Placement<'a> {
     fn kind_at(&self, path: &[u8]) -> Option<bool> {
         match self.placed_at(path) {
             Some(placed) => Some(placed.entry.is_directory()),
-            None if self.is_only_here(path) => None,
-            None => self.lower.get(path).map(|entry| entry.is_directory()),
+            None => self.below(path).map(Entry::is_directory),
         }
     }
 
@@ -246,8 +256,30 @@ impl<'a> Placement<'a> {
 
     /// Whether `path` stands in a directory that the lower tree does not have.
     fn is_only_here(&self, path: &[u8]) -> bool {
-        let last = self.last_directory.as_ref().filter(|last| Some(last.path.as_slice()) == parent(path));
-        last.is_some_and(|last| !last.is_in_lower)
+        let directory = parent(path).unwrap_or_default();
+        match &self.last_directory {
+            Some(last) if last.path == directory => !last.is_in_lower,
+            _ => self.only_here.contains(directory),
+        }
+    }
+
+    /// What the lower tree has at `path`. It is asked only if it may have something there.
+    fn below(&self, path: &[u8]) -> Option<&'a Entry> {
+        if self.is_only_here(path) { None } else { self.lower.get(path) }
+    }
+
+    /// Whether the lower tree has the directory `path`, or something inside of it: an index may lack its entry. If not,
+    /// nothing inside of it is asked for any more.
+    fn is_in_lower(&mut self, path: &[u8]) -> bool {
+        if path.is_empty() {
+            return true;
+        }
+        let found =
+            !self.is_only_here(path) && (self.lower.get(path).is_some() || self.lower.has_inside(path));
+        if !found {
+            self.only_here.insert(path.to_vec());
+        }
+        found
     }
 
     /// Makes sure that `path` and its parents are directories; new ones are 0755 and owned as everything placed.
@@ -263,12 +295,13 @@ impl<'a> Placement<'a> {
                 Some(_) => return Err(PlaceError::DirectoryOverFile { path: text(path) }),
                 None => {}
             }
-            let entry = match self.lower.get(path) {
+            let entry = match self.below(path) {
                 Some(entry) if entry.is_directory() => {
                     Entry { kind: Kind::Directory { opaque: false, implied: true }, ..entry.clone() }
                 }
                 Some(_) => return Err(PlaceError::DirectoryOverFile { path: text(path) }),
                 None => {
+                    self.is_in_lower(path);
                     let (uid, gid) = self.attributes.owner.unwrap_or_default();
                     Entry {
                         path: path.to_vec(),
@@ -288,9 +321,7 @@ impl<'a> Placement<'a> {
             };
             self.insert(Placed { entry, origin: Origin::None });
         }
-        // An index may lack the entry of a directory that has something inside.
-        let is_in_lower =
-            path.is_empty() || self.lower.get(path).is_some() || self.lower.walk(path).next().is_some();
+        let is_in_lower = self.is_in_lower(path);
         self.last_directory = Some(LastDirectory { path: path.to_vec(), is_in_lower });
         Ok(())
     }
@@ -303,6 +334,9 @@ impl<'a> Placement<'a> {
             (Some(false), true) => return Err(PlaceError::DirectoryOverFile { path: text(&entry.path) }),
             _ => {}
         }
+        if entry.is_directory() {
+            self.is_in_lower(&entry.path);
+        }
         self.insert(Placed { entry, origin });
         Ok(())
     }
@@ -313,6 +347,7 @@ impl<'a> Placement<'a> {
         let directory = self.real_path(parent(&entry.path).unwrap_or_default())?;
         let mut path = join(&directory, entry.name());
         if entry.is_directory() {
+            self.make_directory(&directory)?;
             let real = self.real_path(&path)?;
             if self.is_directory(&real) {
                 path = real;
@@ -332,8 +367,11 @@ impl<'a> Placement<'a> {
             *target = first;
         }
         entry.path = path;
-        self.make_directory(&directory)?;
-        if !entry.is_directory() {
+        // A link may have led elsewhere.
+        self.make_directory(parent(&entry.path).unwrap_or_default())?;
+        if entry.is_directory() {
+            self.is_in_lower(&entry.path);
+        } else {
             // What the archive itself put inside a directory goes with it.
             let below = [key(&entry.path), vec![0]].concat();
             let inside = self.placed.range(below.clone()..).take_while(|(key, _)| key.starts_with(&below));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mica_plan::Chmod;
+use mica_trace::{NoContents, Use, Watched};
 use mica_tree::{Entry, Index, Kind, MergedIndex, Time, parent};
 
 use crate::place::{Attributes, Origin, PlaceError, Placement, has_glob, matches};
@@ -92,6 +93,7 @@ impl Default for Copy<'_> {
 impl Copy<'_> {
     fn run(&self, words: &[&str], destination: &str) -> Result<Vec<String>, PlaceError> {
         let (source, lower) = (tree(self.source), tree(self.lower));
+        let lower = Watched::new(&lower);
         let mut placement = Placement::new(&lower, self.attributes.clone());
         let target = placement.destination(destination)?;
         for word in words {
@@ -284,6 +286,7 @@ fn hard_links() {
 fn a_hard_link_whose_first_name_is_gone() {
     let source = MergedIndex::new([layer(&["a", "b = a"]), layer(&["!a"])]);
     let lower = MergedIndex::default();
+    let lower = Watched::new(&lower);
     let mut placement = Placement::new(&lower, Attributes::default());
     placement.copy(&source, b"b", b"n", false, &|_| false).unwrap();
     assert_eq!(lines(placement), ["n 640 7 < b"]);
@@ -293,6 +296,7 @@ fn a_hard_link_whose_first_name_is_gone() {
 fn archives() {
     let check = |lower: &[&str], archive: &[&str], expect: Result<&[&str], PlaceError>| {
         let lower = tree(lower);
+        let lower = Watched::new(&lower);
         let mut placement = Placement::new(&lower, Attributes::default());
         let mut result = Ok(());
         // One by one, because an archive has an order and may say things twice.
@@ -313,6 +317,7 @@ fn archives() {
         &["lib/", "lib/f"],
         Ok(&["usr/ implied", "usr/lib/ 700 7", "usr/lib/f 640 7 < lib/f"]),
     );
+    check(&["lib -> usr/lib", "usr/lib/"], &["lib/"], Ok(&["usr/ implied", "usr/lib/ 700 7"]));
     // What stands there is replaced, also by another kind.
     check(&["d/"], &["d"], Ok(&["d 640 7 < d"]));
     check(&["d"], &["d/", "d/f"], Ok(&["d/ 700 7", "d/f 640 7 < d/f"]));
@@ -332,4 +337,53 @@ fn archives() {
     check(&[], &["b = a"], Err(PlaceError::Missing { path: "a".into() }));
     check(&[], &["s -> /etc", "s/passwd = s"], Err(PlaceError::Missing { path: "s".into() }));
     check(&[], &["f", "s -> /etc", "s/x = f"], Err(PlaceError::DirectoryOverFile { path: "s".into() }));
+}
+
+/// What was asked of the tree, with the kind of what stands there.
+fn noted(watched: Watched<'_>) -> Vec<String> {
+    let uses = watched.finish(&NoContents).unwrap().uses;
+    let line = |used: &Use| format!("{} {}", String::from_utf8_lossy(&used.path), used.value.kind_in_words());
+    uses.iter().map(line).collect()
+}
+
+#[test]
+fn only_what_decides_is_noted() {
+    let check = |source: &[&str], lower: &[&str], destination: &str, expect: &[&str]| {
+        let (words, source, below) =
+            (format!("{:?} {lower:?}", &source[..source.len().min(3)]), tree(source), tree(lower));
+        let watched = Watched::new(&below);
+        let mut placement = Placement::new(&watched, Attributes::default());
+        let target = placement.destination(destination).unwrap();
+        let _ = placement.copy(&source, b"", &target, destination.ends_with('/'), &|_| false);
+        assert_eq!(noted(watched), expect, "{words} {destination}");
+    };
+    let unpacked = |archive: &[&str], lower: &[&str], expect: &[&str]| {
+        let below = tree(lower);
+        let watched = Watched::new(&below);
+        let mut placement = Placement::new(&watched, Attributes::default());
+        for entry in layer(archive).entries() {
+            placement.put_unpacked(entry.clone(), Origin::None).unwrap();
+        }
+        assert_eq!(noted(watched), expect, "{archive:?} {lower:?}");
+    };
+    unpacked(&["a/b/c", "a/b/d", "a/e/f"], &["other"], &["a nothing"]);
+    unpacked(&["a/b/c", "a/d"], &["a/"], &["a directory", "a/b nothing"]);
+    unpacked(&["l/b/c"], &["l -> a", "a/"], &["a directory", "a/b nothing", "l symbolic link"]);
+    let source: Vec<String> = (0..300).map(|at| format!("d{}/e/f{at}", at % 7)).collect();
+    let source: Vec<&str> = source.iter().map(String::as_str).collect();
+    // Nothing stands inside of what is absent.
+    check(&source, &["other"], "/app/", &["app nothing"]);
+    check(&source, &["other"], "/app/in/it", &["app nothing"]);
+    check(&["d/e/f", "g"], &["app/"], "/app", &["app directory", "app/d nothing", "app/g nothing"]);
+    check(
+        &["d/e/f", "d/g"],
+        &["app/d/x", "app/z"],
+        "/app",
+        &["app directory", "app/d directory", "app/d/e nothing", "app/d/g nothing"],
+    );
+    // Links on the way, and what is replaced or stands in the way.
+    check(&["f"], &["l -> a", "a/"], "/l", &["a directory", "a/f nothing", "l symbolic link"]);
+    check(&["f"], &["a/f"], "/a", &["a directory", "a/f file"]);
+    check(&["f"], &["a/f/"], "/a", &["a directory", "a/f directory"]);
+    check(&["f"], &["a"], "/a/", &["a file"]);
 }

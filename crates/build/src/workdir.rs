@@ -2,21 +2,22 @@
 
 use mica_plan::WorkdirStep;
 use mica_store::Ingest;
-use mica_tree::{Kind, MergedIndex};
+use mica_trace::Watched;
+use mica_tree::Kind;
 
 use crate::build::Build;
 use crate::error::StepError;
 use crate::exec_copy;
 use crate::filesystem::Chain;
+use crate::outcomes::Made;
 use crate::owner;
 use crate::place::{Attributes, Placement};
-use crate::run_state::Made;
 
-/// Makes the layer that has the directory, empty when it was there.
+/// Makes the layer that has the directory, empty when it was there. `lower` notes what that depends on.
 pub(crate) fn execute(
     build: &Build<'_>,
     workdir: &WorkdirStep,
-    lower: &MergedIndex,
+    lower: &Watched<'_>,
     chain: &Chain,
     ingest: &Ingest,
 ) -> Result<Made, StepError> {
@@ -32,5 +33,5 @@ pub(crate) fn execute(
     if placed.iter().all(|placed| matches!(placed.entry.kind, Kind::Directory { implied: true, .. })) {
         placed.clear();
     }
-    exec_copy::make_layer(build, None, &placed, ingest)
+    exec_copy::make_layer(build, None, &placed, &[], ingest)
 }
