@@ -21,6 +21,7 @@ const ROWS: &[(&str, i32)] = &[
     ("image", 2),
     ("container", 2),
     ("build", 3),
+    ("slim", 3),
     ("cli", 4),
 ];
 
