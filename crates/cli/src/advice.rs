@@ -6,6 +6,7 @@ use std::io;
 use mica_build::{BuildError, StepError};
 use mica_container::ContainerError;
 use mica_image::ImageError;
+use mica_slim::{Failure, SlimError};
 use mica_store::StoreError;
 
 use crate::error::CliError;
@@ -141,6 +142,10 @@ impl Advise for BuildError {
                  `mica load -i FILE`"
                     .to_owned(),
             ),
+            Self::BaseDamaged { .. } => {
+                Some("bring the image in again, as the first time: with `mica load` or `mica import`".to_owned())
+            }
+            Self::DamagedInUse { containers, .. } => containers.first().map(|id| stop_container(id)),
             _ => advice_on_full_disk(self),
         }
     }
@@ -156,6 +161,34 @@ impl Advise for StepError {
             Self::Container(error) => error.advice(),
             _ => advice_on_full_disk(self),
         }
+    }
+}
+
+impl Advise for SlimError {
+    fn advice(&self) -> Option<String> {
+        let hint = match self {
+            Self::Failed { on_result: true, .. } => {
+                "the image needs something that nobody looked up before: keep it with `--keep PATTERN`, keep packages \
+                 whole with `--keep-packages`, or run more of it with `--test`"
+            }
+            Self::Failed { failure: Failure::TimedOut(_), .. } => {
+                "is it a server? say `--http PORT/PATH`, or stop it after a time with `--for 10s`; a command that only \
+                 takes long needs a longer `--timeout`"
+            }
+            Self::Failed { failure: Failure::NoAnswer { .. }, .. } => {
+                "see that it listens on this port and answers below 400 there; a slow start needs a longer `--timeout`"
+            }
+            Self::Failed { .. } => "the image itself must work first: try it with `mica run`",
+            Self::NotObserved { .. } => "try again; a command that uses less is easier to see through",
+            Self::LayerDamaged { .. } => BROKEN_IMAGE,
+            Self::PortUnknown { .. } => "name the port: `--http PORT/PATH`",
+            Self::NameMissing { .. } => "give one with `--tag NAME`",
+            Self::Container(error) => return error.advice(),
+            Self::Image(error) => return error.advice(),
+            Self::Store(error) => return error.advice(),
+            _ => return advice_on_full_disk(self),
+        };
+        Some(hint.to_owned())
     }
 }
 
@@ -184,7 +217,7 @@ fn advice_on_full_disk(error: &(dyn Error + 'static)) -> Option<String> {
 }
 
 /// Many errors tell their cause themselves; what they leave out is added.
-fn message_with_causes(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn message_with_causes(error: &(dyn Error + 'static)) -> String {
     let mut message = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

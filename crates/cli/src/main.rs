@@ -58,6 +58,8 @@ enum Command {
     History(history::Args),
     /// Make an image of a root filesystem in a tar
     Import(import::Args),
+    /// List what the steps of an image used
+    Inputs(inputs::Args),
     /// Show all that is known of images and containers
     Inspect(inspect::Args),
     Kill(kill::KillArgs),
@@ -69,11 +71,15 @@ enum Command {
     Rmi(rmi::Args),
     /// Save images to an archive
     Save(save::Args),
+    /// Make an image that holds only what an image's commands use
+    Slim(Box<slim::Args>),
     Start(start::StartArgs),
     Stop(stop::StopArgs),
     /// Give an image one more name
     Tag(tag::Args),
     Wait(wait::WaitArgs),
+    /// Show why the steps of an image ran or did not
+    Why(why::Args),
 }
 
 impl Command {
@@ -83,9 +89,11 @@ impl Command {
             Self::History(_)
             | Self::Images(_)
             | Self::Info(_)
+            | Self::Inputs(_)
             | Self::Inspect(_)
             | Self::Tag(_)
-            | Self::Version(_) => Access::Records,
+            | Self::Version(_)
+            | Self::Why(_) => Access::Records,
             // Looking and sending signals is done as the user: the owner of a user namespace may signal all that is in
             // it, and `exec` joins the container's own.
             Self::Ps(_)
@@ -122,6 +130,7 @@ impl Command {
             Self::Images(args) => images::run(args, session),
             Self::Import(args) => import::run(args, session),
             Self::Info(args) => info::run(args, session),
+            Self::Inputs(args) => inputs::run(args, session),
             Self::Inspect(args) => inspect::run(args, session),
             Self::Kill(args) => kill::kill(session, &args),
             Self::Load(args) => load::run(args, session),
@@ -131,12 +140,14 @@ impl Command {
             Self::Rmi(args) => rmi::run(args, session),
             Self::Run(args) => run::run(session, &args),
             Self::Save(args) => save::run(args, session),
+            Self::Slim(args) => slim::run(*args, session),
             Self::Start(args) => start::start(session, &args),
             Self::Stop(args) => stop::stop(session, &args),
             Self::System(args) => system::run(args, session),
             Self::Tag(args) => tag::run(args, session),
             Self::Version(args) => version::run(args, session),
             Self::Wait(args) => wait::wait(session, &args),
+            Self::Why(args) => why::run(args, session),
         }
     }
 }

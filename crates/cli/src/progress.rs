@@ -9,6 +9,8 @@ use std::sync::Mutex;
 use clap::ValueEnum;
 use mica_build::Event;
 
+pub(crate) use plain::seconds;
+
 /// `--progress`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
-use mica_build::{BuildNetwork, BuildRequest, IgnoreFile};
+use mica_build::{BuildNetwork, BuildRequest, CacheMode, IgnoreFile};
 use mica_diagnostic::Source;
 use mica_oci::{Platform, Reference, ReferenceError};
 use mica_plan::PlanOptions;
@@ -16,7 +16,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Signal;
 
 use crate::commands::build_error::explain;
+use crate::commands::why;
 use crate::error::CliError;
+use crate::format::output::print;
+use crate::format::verdict::explanation;
 use crate::progress::{self, Progress};
 use crate::session::Session;
 
@@ -50,6 +53,25 @@ pub(crate) struct Args {
     /// Use no result of earlier builds
     #[arg(long)]
     no_cache: bool,
+    /// Use no result of earlier builds for a stage; may be given several times
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    no_cache_filter: Vec<String>,
+    /// When an earlier result is used
+    #[arg(long, value_name = "MODE", default_value = "precise")]
+    cache: CacheFlag,
+    /// Use no result that was made with the network longer ago: `90s`, `1h30m`, `7d`
+    #[arg(long, value_name = "DURATION", value_parser = mica_dockerfile::parse_age)]
+    cache_ttl: Option<u64>,
+    /// Tell of every step why it was or was not done again
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "text",
+        conflicts_with = "quiet"
+    )]
+    explain: Option<ExplainFormat>,
     /// Network of RUN steps
     #[arg(long, value_name = "MODE", default_value = "default")]
     network: NetworkFlag,
@@ -80,6 +102,23 @@ pub(crate) struct Args {
     /// The build context: a directory, or `-` for a Dockerfile on standard input
     #[arg(value_name = "PATH")]
     path: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum CacheFlag {
+    /// Nothing that the step used is different
+    Precise,
+    /// Nothing at all is different, as docker has it
+    Exact,
+}
+
+/// How `--explain` tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExplainFormat {
+    /// For people
+    Text,
+    /// One JSON document
+    Json,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -114,6 +153,13 @@ pub(crate) fn run(args: Args, session: &Session) -> Result<u8, CliError> {
     }
     if args.quiet {
         println!("{}", built.image);
+    }
+    match args.explain {
+        Some(ExplainFormat::Text) => {
+            print(&explanation(&built.report, &built.report.steps.iter().collect::<Vec<_>>()))?;
+        }
+        Some(ExplainFormat::Json) => why::print_json(&built.report)?,
+        None => {}
     }
     Ok(0)
 }
@@ -174,6 +220,13 @@ fn request(args: &Args, session: &Session) -> Result<BuildRequest, CliError> {
         plan: plan_options(args, epoch)?,
         names: args.tag.iter().map(|name| parse_name(name)).collect::<Result<_, _>>()?,
         no_cache: args.no_cache,
+        explain: args.explain.is_some(),
+        no_cache_stages: args.no_cache_filter.clone(),
+        cache: match args.cache {
+            CacheFlag::Precise => CacheMode::Precise,
+            CacheFlag::Exact => CacheMode::Exact,
+        },
+        cache_ttl_seconds: args.cache_ttl,
         network: match args.network {
             NetworkFlag::Default | NetworkFlag::Bridge => BuildNetwork::Default,
             NetworkFlag::None => BuildNetwork::None,
@@ -296,4 +349,40 @@ fn read_ignore(file: Option<&Path>, context: &Path) -> Result<Option<IgnoreFile>
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    /// What flags ask of earlier results: mode, limit, stages, explanation.
+    #[track_caller]
+    fn check(flags: &[&str], expect: &str) {
+        let parsed = Flags::try_parse_from([&["build"], flags, &["."]].concat());
+        let args = parsed.unwrap_or_else(|error| panic!("{flags:?}: {error}")).args;
+        assert_eq!(args.path.as_deref(), Some(Path::new(".")), "{flags:?}");
+        let stages = args.no_cache_filter.join(" ");
+        let found = format!("{:?} {:?} [{stages}] {:?}", args.cache, args.cache_ttl, args.explain);
+        assert_eq!(found, expect, "{flags:?}");
+    }
+
+    #[test]
+    fn earlier_results() {
+        check(&[], "Precise None [] None");
+        check(&["--cache=exact"], "Exact None [] None");
+        check(&["--cache", "precise", "--cache-ttl", "1h30m"], "Precise Some(5400) [] None");
+        check(&["--cache-ttl=7d"], "Precise Some(604800) [] None");
+        check(&["--no-cache-filter=a,b", "--no-cache-filter", "1"], "Precise None [a b 1] None");
+        // Without `=` the next word is the context.
+        check(&["--explain"], "Precise None [] Some(Text)");
+        check(&["--explain=text"], "Precise None [] Some(Text)");
+        check(&["--explain=json"], "Precise None [] Some(Json)");
+    }
 }

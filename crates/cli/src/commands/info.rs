@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::advice::message_with_causes;
 use crate::error::CliError;
 use crate::format::output::print;
 use crate::format::size::human_sum;
@@ -18,6 +19,8 @@ pub(crate) struct Args {
 
 /// Shows what there is.
 pub(crate) fn run(args: Args, session: &Session) -> Result<u8, CliError> {
+    // First, because an ordinary user enters a user namespace for it, which must come before any thread.
+    let tracing = tracing(session);
     let store = session.read_store()?;
     let containers = store.containers()?;
     let running = containers.iter().filter(|container| container.record.state.is_live()).count();
@@ -25,6 +28,7 @@ pub(crate) fn run(args: Args, session: &Session) -> Result<u8, CliError> {
     let memory_bytes = rustix::system::sysinfo().totalram as u64;
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let has_fuse = std::path::Path::new("/dev/fuse").exists();
+    let tracing_reason = tracing.as_ref().err().cloned().unwrap_or_default();
     let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let os_name = os_release
         .lines()
@@ -47,6 +51,8 @@ pub(crate) fn run(args: Args, session: &Session) -> Result<u8, CliError> {
         "DockerRootDir": session.root.to_string_lossy(),
         "Rootless": session.rootless,
         "Fuse": has_fuse,
+        "Tracing": if tracing.is_ok() { "fuse" } else { "no" },
+        "TracingReason": tracing_reason,
     });
     match args.format.as_deref() {
         Some("json") => print(&format!("{value}\n"))?,
@@ -57,9 +63,9 @@ pub(crate) fn run(args: Args, session: &Session) -> Result<u8, CliError> {
                 Some(other) => other.to_string(),
                 None => String::new(),
             };
-            let inputs = match has_fuse {
-                true => "traced (/dev/fuse)",
-                false => "not traced: there is no /dev/fuse",
+            let shown_tracing = match tracing {
+                Ok(()) => "fuse".to_owned(),
+                Err(reason) => format!("no ({reason})"),
             };
             let mut text = String::new();
             for (name, shown) in [
@@ -69,7 +75,7 @@ pub(crate) fn run(args: Args, session: &Session) -> Result<u8, CliError> {
                 ("Images", field("Images")),
                 ("Server Version", field("ServerVersion")),
                 ("Storage Driver", field("Driver")),
-                ("Inputs of RUN", inputs.to_owned()),
+                ("Tracing", shown_tracing),
                 ("Kernel Version", field("KernelVersion")),
                 ("Operating System", field("OperatingSystem")),
                 ("OSType", field("OSType")),
@@ -85,4 +91,12 @@ pub(crate) fn run(args: Args, session: &Session) -> Result<u8, CliError> {
         }
     }
     Ok(0)
+}
+
+/// Whether what RUN steps use can be told, or why not: as a build would find it.
+fn tracing(session: &Session) -> Result<(), String> {
+    if session.rootless && !rustix::process::geteuid().is_root() {
+        mica_sys::idmap::enter_user_namespace().map_err(|error| error.to_string())?;
+    }
+    mica_trace::probe().map_err(|error| message_with_causes(&error))
 }

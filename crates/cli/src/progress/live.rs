@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -10,7 +11,8 @@ use std::time::{Duration, Instant};
 use mica_build::Event;
 
 use super::plain::seconds;
-use super::printable;
+use super::{is_color, printable};
+use crate::format::verdict;
 
 /// Time between two pictures: fast enough to look alive.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -30,7 +32,47 @@ enum State {
 struct Row {
     name: String,
     state: State,
+    /// Why it runs, or why it did not have to.
+    note: Option<String>,
     output: VecDeque<String>,
+}
+
+/// A line of the picture, and which of its characters are dim.
+#[derive(Default)]
+struct Line {
+    text: String,
+    dim: Range<usize>,
+}
+
+impl From<String> for Line {
+    fn from(text: String) -> Self {
+        Self { text, dim: 0..0 }
+    }
+}
+
+impl Line {
+    /// All of it is dim.
+    fn aside(text: String) -> Self {
+        let dim = 0..text.chars().count();
+        Self { text, dim }
+    }
+
+    /// Cut to the width of the terminal.
+    fn draw(&self, columns: usize, color: bool) -> String {
+        let mut text = String::new();
+        let mut is_dim = false;
+        for (position, letter) in self.text.chars().take(columns).enumerate() {
+            if color && self.dim.contains(&position) != is_dim {
+                is_dim = !is_dim;
+                text.push_str(if is_dim { "\x1b[2m" } else { "\x1b[22m" });
+            }
+            text.push(letter);
+        }
+        if is_dim {
+            text.push_str("\x1b[22m");
+        }
+        text
+    }
 }
 
 struct Screen {
@@ -85,11 +127,18 @@ impl Live {
         };
         match event {
             Event::Planned { names } => {
-                let row = |name| Row { name, state: State::Waiting, output: VecDeque::new() };
+                let row = |name| Row { name, state: State::Waiting, note: None, output: VecDeque::new() };
                 screen.rows = names.into_iter().map(row).collect();
             }
-            Event::StepCached { step } => set(step, State::Cached),
-            Event::StepStarted { step } => set(step, State::Running(Instant::now())),
+            Event::StepCached { step, verdict } => {
+                set(step, State::Cached);
+                let note = verdict::cached(&verdict).split_once(' ').map(|(_, note)| note.to_owned());
+                screen.note(step, note);
+            }
+            Event::StepStarted { step, reason } => {
+                set(step, State::Running(Instant::now()));
+                screen.note(step, verdict::again(&reason));
+            }
             Event::StepFinished { step, elapsed } => set(step, State::Done(elapsed)),
             Event::StepFailed { step, .. } => set(step, State::Failed),
             Event::StepCancelled { step } => set(step, State::Cancelled),
@@ -127,9 +176,31 @@ impl Live {
 }
 
 impl Screen {
+    fn note(&mut self, step: usize, note: Option<String>) {
+        if let Some(row) = self.rows.get_mut(step) {
+            row.note = note;
+        }
+    }
+
     fn paint(&mut self, end: Option<bool>) {
         let (columns, lines_max) = size();
-        let mut lines = Vec::new();
+        let lines = self.picture(columns, lines_max, end);
+        let mut text = String::new();
+        if self.drawn > 0 {
+            let _ = write!(text, "\x1b[{}A", self.drawn);
+        }
+        text.push_str("\r\x1b[J");
+        let color = is_color();
+        for line in &lines {
+            text.push_str(&line.draw(columns, color));
+            text.push('\n');
+        }
+        self.drawn = lines.len();
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    }
+
+    fn picture(&self, columns: usize, lines_max: usize, end: Option<bool>) -> Vec<Line> {
+        let mut lines: Vec<Line> = Vec::new();
         let finished =
             self.rows.iter().filter(|row| matches!(row.state, State::Cached | State::Done(_))).count();
         let state = match end {
@@ -137,45 +208,49 @@ impl Screen {
             Some(false) => " FAILED",
             None => "",
         };
-        lines.push(format!(
-            "[+] Building {} ({finished}/{}){state}",
-            seconds(self.started.elapsed()),
-            self.rows.len()
-        ));
-        lines.extend(self.notes.iter().map(|note| format!(" => {}", printable(note))));
+        let elapsed = seconds(self.started.elapsed());
+        lines.push(format!("[+] Building {elapsed} ({finished}/{}){state}", self.rows.len()).into());
+        lines.extend(self.notes.iter().map(|note| format!(" => {}", printable(note)).into()));
         for row in &self.rows {
-            let (mark, time) = match row.state {
-                State::Waiting => continue,
-                State::Running(since) => ("", seconds(since.elapsed())),
-                State::Cached => ("CACHED ", "0.0s".to_owned()),
-                State::Done(elapsed) => ("", seconds(elapsed)),
-                State::Failed => ("ERROR ", String::new()),
-                State::Cancelled => ("CANCELED ", String::new()),
-            };
-            let name: String = printable(&row.name);
-            let room = columns.saturating_sub(time.len() + 2);
-            let left: String = format!(" => {mark}{name}").chars().take(room).collect();
-            lines.push(format!("{left:<room$}  {time}"));
-            if let State::Running(_) = row.state {
-                lines.extend(row.output.iter().map(|line| format!(" => => # {}", printable(line))));
-            }
+            row.draw(columns, &mut lines);
         }
-        lines.extend(self.ends.iter().map(|end| format!(" => {}", printable(end))));
+        lines.extend(self.ends.iter().map(|end| format!(" => {}", printable(end)).into()));
         // What does not fit cannot be drawn over: while it runs the end of the picture is shown.
         if end.is_none() && lines.len() >= lines_max {
             lines.drain(1..=lines.len() - lines_max.max(2) + 1);
         }
-        let mut text = String::new();
-        if self.drawn > 0 {
-            let _ = write!(text, "\x1b[{}A", self.drawn);
+        lines
+    }
+}
+
+impl Row {
+    fn draw(&self, columns: usize, lines: &mut Vec<Line>) {
+        let (mark, time) = match self.state {
+            State::Waiting => return,
+            State::Running(since) => ("", seconds(since.elapsed())),
+            State::Cached => ("CACHED ", "0.0s".to_owned()),
+            State::Done(elapsed) => ("", seconds(elapsed)),
+            State::Failed => ("ERROR ", String::new()),
+            State::Cancelled => ("CANCELED ", String::new()),
+        };
+        let mut text = format!(" => {mark}");
+        let mut dim = 0..0;
+        // Beside the mark of a known result, and below the name of a step that runs, where output is cut first.
+        if let (State::Cached, Some(note)) = (self.state, &self.note) {
+            dim = text.chars().count()..text.chars().count() + note.chars().count();
+            text.push_str(note);
+            text.push(' ');
         }
-        text.push_str("\r\x1b[J");
-        for line in &lines {
-            text.extend(line.chars().take(columns));
-            text.push('\n');
+        text.push_str(&printable(&self.name));
+        let room = columns.saturating_sub(time.len() + 2);
+        let left: String = text.chars().take(room).collect();
+        lines.push(Line { text: format!("{left:<room$}  {time}"), dim });
+        if let (true, Some(note)) = (self.state != State::Cached, &self.note) {
+            lines.push(Line::aside(format!(" => => {note}")));
         }
-        self.drawn = lines.len();
-        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        if let State::Running(_) = self.state {
+            lines.extend(self.output.iter().map(|line| format!(" => => # {}", printable(line)).into()));
+        }
     }
 }
 
@@ -184,5 +259,32 @@ fn size() -> (usize, usize) {
     match rustix::termios::tcgetwinsize(std::io::stderr()) {
         Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
         _ => (80, 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows() {
+        let check = |state: State, note: Option<&str>, color: bool, expect: &str| {
+            let note = note.map(str::to_owned);
+            let row = Row { name: "[2/3] RUN make".to_owned(), state, note, output: VecDeque::new() };
+            let mut lines = Vec::new();
+            row.draw(30, &mut lines);
+            let drawn: Vec<String> = lines.iter().map(|line| line.draw(30, color)).collect();
+            assert_eq!(drawn.join("\n"), expect);
+        };
+        let done = State::Done(Duration::from_secs(1));
+        check(State::Waiting, None, true, "");
+        check(State::Cached, None, true, " => CACHED [2/3] RUN mak  0.0s");
+        check(State::Cached, Some("(why)"), true, " => CACHED \x1b[2m(why)\x1b[22m [2/3] R  0.0s");
+        check(State::Cached, Some("(why)"), false, " => CACHED (why) [2/3] R  0.0s");
+        check(done, None, true, " => [2/3] RUN make        1.0s");
+        let again = Some("again: /application/is/long changed");
+        let (first, second) = (" => [2/3] RUN make        1.0s\n", " => => again: /application/is/");
+        check(done, again, false, &format!("{first}{second}"));
+        check(done, again, true, &format!("{first}\x1b[2m{second}\x1b[22m"));
     }
 }

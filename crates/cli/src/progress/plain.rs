@@ -1,11 +1,13 @@
 //! Plain progress, line by line, as BuildKit's `--progress=plain` writes it.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use mica_build::Event;
 
 use super::printable;
+use crate::format::verdict;
 
 /// Numbers steps as they appear, and says when the lines of another one begin.
 #[derive(Default)]
@@ -18,74 +20,93 @@ pub(crate) struct Plain {
 }
 
 impl Plain {
+    /// Writes what happened.
     pub fn tell(&mut self, event: Event) {
-        match event {
+        eprint!("{}", self.text(event));
+    }
+
+    /// What happened, as lines.
+    fn text(&mut self, event: Event) -> String {
+        let mut text = String::new();
+        let out = &mut text;
+        // Writing to a string does not fail.
+        let _ = match event {
             Event::Dockerfile { name, size_bytes } => {
-                let number =
-                    self.internal(&format!("[internal] load build definition from {}", printable(&name)));
-                eprintln!("#{number} transferring dockerfile: {size_bytes}B done\n#{number} DONE 0.0s\n");
+                let number = self
+                    .internal(out, &format!("[internal] load build definition from {}", printable(&name)));
+                writeln!(out, "#{number} transferring dockerfile: {size_bytes}B done\n#{number} DONE 0.0s\n")
             }
             Event::Warning { message } => {
                 self.count += 1;
-                eprintln!("#{} WARN: {}\n", self.count, printable(&message));
+                writeln!(out, "#{} WARN: {}\n", self.count, printable(&message))
             }
             Event::Base { name } => {
-                let number = self.internal(&format!("[internal] load metadata for {name}"));
-                eprintln!("#{number} DONE 0.0s\n");
+                let number = self.internal(out, &format!("[internal] load metadata for {name}"));
+                writeln!(out, "#{number} DONE 0.0s\n")
             }
             Event::Context { entries, elapsed } => {
-                let number = self.internal("[internal] load build context");
-                eprintln!("#{number} looked at {entries} entries\n#{number} DONE {}\n", seconds(elapsed));
+                let number = self.internal(out, "[internal] load build context");
+                writeln!(out, "#{number} looked at {entries} entries\n#{number} DONE {}\n", seconds(elapsed))
             }
-            Event::Planned { names } => self.names = names,
-            Event::StepCached { step } => {
-                let number = self.number(step);
-                eprintln!("#{number} CACHED\n");
+            Event::Planned { names } => {
+                self.names = names;
+                Ok(())
+            }
+            Event::StepCached { step, verdict } => {
+                let number = self.number(out, step);
                 self.current = None;
+                writeln!(out, "#{number} {}\n", verdict::cached(&verdict))
             }
-            Event::StepStarted { step } => {
-                self.number(step);
+            Event::StepStarted { step, reason } => {
+                let number = self.number(out, step);
+                match verdict::again(&reason) {
+                    Some(why) => writeln!(out, "#{number} {why}"),
+                    None => Ok(()),
+                }
             }
             Event::StepOutput { step, elapsed, line } => {
-                let number = self.number(step);
-                eprintln!("#{number} {:.3} {}", elapsed.as_secs_f64(), printable(&line));
+                let number = self.number(out, step);
+                writeln!(out, "#{number} {:.3} {}", elapsed.as_secs_f64(), printable(&line))
             }
             Event::StepFinished { step, elapsed } => {
-                let number = self.number(step);
-                eprintln!("#{number} DONE {}\n", seconds(elapsed));
+                let number = self.number(out, step);
                 self.current = None;
+                writeln!(out, "#{number} DONE {}\n", seconds(elapsed))
             }
             Event::StepFailed { step, message } => {
-                let number = self.number(step);
-                eprintln!("#{number} ERROR: {}", printable(&message));
+                let number = self.number(out, step);
                 self.current = None;
+                writeln!(out, "#{number} ERROR: {}", printable(&message))
             }
             Event::StepCancelled { step } => {
-                let number = self.number(step);
-                eprintln!("#{number} CANCELED");
+                let number = self.number(out, step);
                 self.current = None;
+                writeln!(out, "#{number} CANCELED")
             }
             Event::Exported { manifest, config, elapsed } => {
-                let number = self.internal("exporting to image");
+                let number = self.internal(out, "exporting to image");
                 self.current = Some(usize::MAX);
-                eprintln!(
-                    "#{number} exporting manifest {manifest} done\n#{number} exporting config {config} done"
-                );
-                eprintln!("#{number} DONE {}", seconds(elapsed));
+                writeln!(
+                    out,
+                    "#{number} exporting manifest {manifest} done\n#{number} exporting config {config} done\n\
+                     #{number} DONE {}",
+                    seconds(elapsed)
+                )
             }
-            Event::Named { name } => eprintln!("#{} naming to {name} done", self.count),
-        }
+            Event::Named { name } => writeln!(out, "#{} naming to {name} done", self.count),
+        };
+        text
     }
 
-    fn internal(&mut self, name: &str) -> usize {
+    fn internal(&mut self, out: &mut String, name: &str) -> usize {
         self.count += 1;
         self.current = None;
-        eprintln!("#{} {name}", self.count);
+        let _ = writeln!(out, "#{} {name}", self.count);
         self.count
     }
 
     /// The step's number; its name is written when it appears, and again when its lines go on after another's.
-    fn number(&mut self, step: usize) -> usize {
+    fn number(&mut self, out: &mut String, step: usize) -> usize {
         let known = self.numbers.get(&step).copied();
         let number = known.unwrap_or_else(|| {
             self.count += 1;
@@ -94,9 +115,10 @@ impl Plain {
         });
         if self.current != Some(step) {
             if let Some(other) = self.current.and_then(|other| self.numbers.get(&other)) {
-                eprintln!("#{other} ...\n");
+                let _ = writeln!(out, "#{other} ...\n");
             }
-            eprintln!("#{number} {}", self.names.get(step).map(|name| printable(name)).unwrap_or_default());
+            let name = self.names.get(step).map(|name| printable(name)).unwrap_or_default();
+            let _ = writeln!(out, "#{number} {name}");
             self.current = Some(step);
         }
         number
@@ -106,4 +128,32 @@ impl Plain {
 /// `1.2s`
 pub(crate) fn seconds(elapsed: Duration) -> String {
     format!("{:.1}s", elapsed.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mica_build::{Changed, Reason, Verdict};
+
+    #[test]
+    fn steps() {
+        let mut plain = Plain::default();
+        let mut check = |event: Event, expect: &str| assert_eq!(plain.text(event), expect);
+        let names = ["[2/5] RUN a", "[3/5] RUN b", "[4/5] RUN c", "[5/5] RUN d"].map(str::to_owned);
+        check(Event::Planned { names: names.into() }, "");
+        check(Event::StepCached { step: 0, verdict: Verdict::Chain }, "#1 [2/5] RUN a\n#1 CACHED\n\n");
+        check(
+            Event::StepCached { step: 1, verdict: Verdict::Record { unused: None } },
+            "#2 [3/5] RUN b\n#2 CACHED (nothing it used changed)\n\n",
+        );
+        check(Event::StepStarted { step: 2, reason: Reason::First }, "#3 [4/5] RUN c\n");
+        let [place, path, what, old, new] = ["", "/p", "changed", "", ""].map(str::to_owned);
+        let reason = Reason::Changed(Changed { place, path, what, old, new });
+        check(Event::StepStarted { step: 3, reason }, "#3 ...\n\n#4 [5/5] RUN d\n#4 again: /p changed\n");
+        let line = "x\x1by".to_owned();
+        let elapsed = Duration::from_millis(1500);
+        check(Event::StepOutput { step: 3, elapsed, line }, "#4 1.500 x\u{fffd}y\n");
+        check(Event::StepFinished { step: 3, elapsed }, "#4 DONE 1.5s\n\n");
+        check(Event::StepCancelled { step: 2 }, "#3 [4/5] RUN c\n#3 CANCELED\n");
+    }
 }
