@@ -28,7 +28,7 @@ pub fn run() -> Result<(), String> {
         check(&mut tally, "cargo clippy", cargo::cargo(&lints));
     });
     part(&mut times, "base images", || {
-        for base in [bases::busybox(), bases::debian()] {
+        for base in [bases::busybox(), bases::debian(), bases::debian_with_tools()] {
             if let Err(reason) = base {
                 println!("no base image: {reason}");
             }

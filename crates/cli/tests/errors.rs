@@ -101,6 +101,14 @@ fn root_a_missing_source_names_what_hid_it() {
         "FROM base:1\nRUN true\nCOPY app/config.toml /etc/\n",
         &["Dockerfile:3", "app/config.toml", ".dockerignore", "line 3", "app/*.toml"],
     );
+    bench.check(
+        "FROM base:1 AS b\nFROM b\nRUN --mount=target=/c,source=app/config.toml true\n",
+        &["Dockerfile:3:13", "`app/config.toml` is not in the build context", "line 3", "app/*.toml"],
+    );
+    bench.check(
+        "FROM base:1 AS b\nFROM base:1\nRUN --mount=target=/c,source=/nothing,from=b true\n",
+        &["Dockerfile:3:13", "`/nothing` is not in image `base:1`"],
+    );
 }
 
 #[test]
@@ -136,6 +144,10 @@ fn root_arguments_that_make_no_sense_are_told() {
     let cases: &[(&[&str], &[&str])] = &[
         (&["build", "--target", "two", &context], &["two"]),
         (&["build", "-t", "Upper:1", &context], &["Upper", "lowercase"]),
+        (&["build", "--cache=exat", &context], &["exat", "exact"]),
+        (&["build", "--cache-ttl=7", &context], &["`7d`"]),
+        (&["build", "--cache-ttl=0", &context], &["shorter than a second"]),
+        (&["build", "--explain=yaml", &context], &["yaml", "json"]),
         (&["build", "/no/such/context"], &["/no/such/context"]),
         (&["build", "-f", "/no/such/Dockerfile", &context], &["/no/such/Dockerfile"]),
         (&["tag", "absent", "other"], &["absent"]),

@@ -81,15 +81,32 @@ pub fn debian() -> Result<PathBuf, String> {
     debian_in(&bases_dir())
 }
 
-/// The same, kept in a directory of the caller's.
+/// What people install with and build with. Debian's npm has 300 packages, the rest 150.
+const TOOLS: &str = "--include=make,gcc,libc6-dev,python3,python3-pip,git,nodejs,npm";
+
+/// A Debian with make, gcc, Python with pip, git and Node.js with npm, for builds that need no network. Without manuals.
+pub fn debian_with_tools() -> Result<PathBuf, String> {
+    let mut options = vec![TOOLS.to_owned()];
+    for place in ["doc", "man", "info", "locale"] {
+        options.push(format!("--dpkgopt=path-exclude=/usr/share/{place}/*"));
+    }
+    make_debian(&bases_dir(), "debian-tools", &options)
+}
+
+/// The same as [`debian`], kept in a directory of the caller's.
 pub fn debian_in(dir: &Path) -> Result<PathBuf, String> {
+    make_debian(dir, "debian", &[])
+}
+
+/// A Debian that mmdebstrap makes with these options, under a name of their own.
+fn make_debian(dir: &Path, name: &str, options: &[String]) -> Result<PathBuf, String> {
     let codename = codename();
-    make_once(dir, &format!("debian-{codename}-{}.tar", std::env::consts::ARCH), |file| {
+    make_once(dir, &format!("{name}-{codename}-{}.tar", std::env::consts::ARCH), |file| {
         if find_tool("mmdebstrap").is_none() {
             return Err("`mmdebstrap` is not installed (apt-get install mmdebstrap)".into());
         }
         let mut command = Command::new("mmdebstrap");
-        command.args(["--quiet", "--variant=minbase", "--format=tar"]);
+        command.args(["--quiet", "--variant=minbase", "--format=tar"]).args(options);
         for option in apt_options() {
             command.arg(format!("--aptopt={option}"));
         }

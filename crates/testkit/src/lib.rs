@@ -34,7 +34,7 @@ pub use mica::{Mica, Outcome, is_root, run_bounded};
 pub use needs::{Need, corpus, examples, missing};
 pub use peers::Peers;
 pub use random::Random;
-pub use saved_image::{SavedImage, tree_of_tar};
+pub use saved_image::{SavedImage, flattened_tar, tree_of_tar};
 pub use tree::{Flattened, Kind, Node, Tree, changed, differences};
 
 /// The lower-case hexadecimal form of bytes.

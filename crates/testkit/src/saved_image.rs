@@ -34,6 +34,36 @@ impl SavedImage {
         SavedImage::read(&file).unwrap_or_else(|error| panic!("the archive of `{name}`: {error}"))
     }
 
+    /// The names of an image's layers in the archive that `save` writes, the lowest first.
+    #[track_caller]
+    pub fn layers(mica: &Mica, name: &str) -> Vec<String> {
+        let (manifest, _) = stream(mica, name, |_| false);
+        layer_names(&manifest)
+    }
+
+    /// The image on a large base that is known already: `base` is the flattened lowest layer, whose name in the archive is
+    /// `layer`. Nothing is written to disk.
+    #[track_caller]
+    pub fn above(mica: &Mica, name: &str, base: &Flattened, layer: &str) -> SavedImage {
+        let (manifest, members) = stream(mica, name, |member| member != layer);
+        let names = layer_names(&manifest);
+        assert!(names.first().is_some_and(|first| first == layer), "`{name}` stands on another base");
+        let mut flattened = base.clone();
+        for layer in &names[1..] {
+            let bytes = &members[layer];
+            flattened
+                .apply(&bytes[..])
+                .unwrap_or_else(|error| panic!("layer `{layer}` of `{name}`: {error}"));
+        }
+        let config = &members[manifest[0]["Config"].as_str().unwrap_or_default()];
+        SavedImage {
+            config: serde_json::from_slice(config).expect("a config"),
+            id: format!("sha256:{}", crate::sha256(config)),
+            names: serde_json::from_value(manifest[0]["RepoTags"].clone()).unwrap_or_default(),
+            tree: flattened.finish(),
+        }
+    }
+
     /// Opens the first image of an archive.
     pub fn read(file: &Path) -> io::Result<SavedImage> {
         let members = members(file)?;
@@ -56,11 +86,44 @@ impl SavedImage {
     }
 }
 
+/// Reads an image as `save` writes it: the manifest, and the members that `keep` names.
+#[track_caller]
+fn stream(mica: &Mica, name: &str, keep: impl Fn(&str) -> bool) -> (Value, BTreeMap<String, Vec<u8>>) {
+    let mut child = mica.command(&["save", name]).stdout(Stdio::piped()).spawn().expect("`mica save`");
+    let output = child.stdout.take().expect("the output of `mica save`");
+    let mut members = BTreeMap::new();
+    tar::read(io::BufReader::with_capacity(1 << 16, output), |entry, content| {
+        if entry.kind == b'0' && (entry.path == "manifest.json" || keep(&entry.path)) {
+            let mut bytes = Vec::new();
+            content.read_to_end(&mut bytes)?;
+            members.insert(entry.path, bytes);
+        }
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("the archive of `{name}`: {error}"));
+    let status = child.wait().expect("waiting for `mica save`");
+    assert!(status.success(), "`mica save {name}`: {status}");
+    let manifest = members.get("manifest.json").map(|bytes| serde_json::from_slice(bytes));
+    (manifest.expect("a manifest").expect("a manifest in JSON"), members)
+}
+
+fn layer_names(manifest: &Value) -> Vec<String> {
+    let layers = manifest[0]["Layers"].as_array().into_iter().flatten();
+    layers.filter_map(|layer| layer.as_str().map(str::to_owned)).collect()
+}
+
 /// A root filesystem tar, gzip or plain, as a tree.
 pub fn tree_of_tar(file: &Path) -> io::Result<Tree> {
     let mut flattened = Flattened::default();
     apply_layer(&mut flattened, file, (0, std::fs::metadata(file)?.len()))?;
     Ok(flattened.finish())
+}
+
+/// A root filesystem tar, plain, as what images on top of it begin with.
+pub fn flattened_tar(file: &Path) -> io::Result<Flattened> {
+    let mut flattened = Flattened::default();
+    apply_layer(&mut flattened, file, (0, std::fs::metadata(file)?.len()))?;
+    Ok(flattened)
 }
 
 /// Where in the file each member's bytes are. Links between members (docker's old form) point at the bytes.
