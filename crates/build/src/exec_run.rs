@@ -74,7 +74,7 @@ struct Prepared {
     _caches: Vec<CacheMount>,
 }
 
-/// How a run of a traced step went wrong through no fault of the step.
+/// How an attempt to run a step ended, if the step itself succeeded.
 enum Attempt {
     Done(Made, Seen),
     /// The server ended before the step did.
@@ -143,13 +143,14 @@ fn attempt(
     let mut prepared = prepare(build, run, trees, untraced.is_none(), ingest)?;
     prepared.spec.namespaces.network = network.runtime_network.clone();
     prepared.spec.watch_sockets = matches!(mode, NetworkMode::Bridge);
-    for (target, content) in [("/etc/resolv.conf", &network.resolv_conf), ("/etc/hosts", &network.hosts)] {
-        prepared.spec.mounts.push(Mount::File {
-            target: target.into(),
-            content: content.clone(),
-            mode: 0o644,
-        });
-    }
+    let files = [("/etc/resolv.conf", &network.resolv_conf), ("/etc/hosts", &network.hosts)];
+    let files = files.map(|(target, content)| Mount::File {
+        target: target.into(),
+        content: content.clone(),
+        mode: 0o644,
+    });
+    // First, or a mount of the step's own over /etc, which may be read-only, would have to take them.
+    prepared.spec.mounts.splice(0..0, files);
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).at("pipe2", "output of a step")?;
     let second = writer.try_clone().at("fcntl", "output of a step")?;
     let stdio = Stdio { stdin: Stream::Null, stdout: Stream::Fd(writer), stderr: Stream::Fd(second) };

@@ -144,6 +144,13 @@ const BESIDE: &[Beside] = &[
         false,
     ),
     (
+        "a mount over the files that mica mounts itself",
+        "FROM base:1\nRUN --mount=type=bind,source=e,target=/etc ls /etc >/out\n",
+        "mkdir e; echo >e/x",
+        "echo >e/y",
+        true,
+    ),
+    (
         "times of the moment",
         "FROM base:1\nCOPY f /f\nRUN cat /f >/dev/null; echo made >/made\nRUN test /f -nt /made && echo old >/out; true\n",
         "echo 1 >f; touch -d @1000 f",
