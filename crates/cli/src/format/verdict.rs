@@ -26,7 +26,7 @@ pub(crate) fn again(reason: &Reason) -> Option<String> {
 pub(crate) fn short(reason: &Reason) -> Option<String> {
     Some(match reason {
         Reason::First => return None,
-        Reason::NoCache => "earlier results are not used (`--no-cache`)".to_owned(),
+        Reason::NoCache => "earlier results are not used (`--no-cache` or its filter)".to_owned(),
         Reason::Never => "its comment `# mica: never` says so".to_owned(),
         Reason::Expired { age_seconds, ttl_seconds } => {
             match (duration(*age_seconds), duration(*ttl_seconds)) {
@@ -215,7 +215,7 @@ pub(crate) mod tests {
         check(Reason::First, None, "ran: no earlier result of it is known");
         let both =
             |reason: Reason, expect: &str| check(reason, Some(expect), &format!("ran again: {expect}"));
-        both(Reason::NoCache, "earlier results are not used (`--no-cache`)");
+        both(Reason::NoCache, "earlier results are not used (`--no-cache` or its filter)");
         both(Reason::Never, "its comment `# mica: never` says so");
         both(Reason::NewBase, "it used the network, and the base image changed");
         let expired = |age_seconds, ttl_seconds| Reason::Expired { age_seconds, ttl_seconds };
