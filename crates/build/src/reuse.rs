@@ -34,8 +34,8 @@ use crate::verdict::{Changed, Reason, UnusedChanges, Verdict};
 /// How many paths an explanation names of those that changed and were not used.
 const UNUSED_NAMED: usize = 8;
 
-/// Bytes of indexes whose layers are looked at before they are taken over, in one build. It takes a millisecond for each
-/// megabyte or so, and a build of nothing but earlier results should take few.
+/// Bytes of indexes whose layers are looked at before they are taken over, in one build: a build of nothing but earlier
+/// results should stay short on the largest images too.
 const LOOKED_AT_BYTES_MAX: u64 = 4 << 20;
 
 /// A digest that a result is kept under.
@@ -327,19 +327,20 @@ impl Build<'_> {
                 None => Reason::First,
             }));
         }
-        match self.by_record(step, keys, parent, outcomes, &policy)? {
-            Ok((outcome, verdict)) => return Ok(Known::Found(outcome, verdict)),
-            Err(Some(why)) => reason = reason.or(Some(why)),
-            Err(None) => {}
+        let mut refused = None;
+        if let Some((outcome, verdict)) =
+            self.by_record(step, keys, parent, outcomes, &policy, &mut refused)?
+        {
+            return Ok(Known::Found(outcome, verdict));
         }
-        Ok(Known::Not(match reason {
+        Ok(Known::Not(match reason.or(refused) {
             Some(reason) => reason,
             None => self.why_unknown(step, keys)?,
         }))
     }
 
-    /// A result whose inputs all have the values that they had, or the first reason against the newest one.
-    #[allow(clippy::type_complexity)]
+    /// A result whose inputs all have the values that they had. Without one, `first_reason` says what spoke first against
+    /// the newest, if there is any.
     fn by_record(
         &self,
         step: &Step,
@@ -347,17 +348,17 @@ impl Build<'_> {
         parent: &Arc<Chain>,
         outcomes: &Outcomes,
         policy: &Policy,
-    ) -> Result<Result<(Outcome, Verdict), Option<Reason>>, StepError> {
-        let Some(key) = &keys.record else { return Ok(Err(None)) };
+        first_reason: &mut Option<Reason>,
+    ) -> Result<Option<(Outcome, Verdict)>, StepError> {
+        let Some(key) = &keys.record else { return Ok(None) };
         let records = self.store.step_records(key)?;
         if records.is_empty() {
-            return Ok(Err(None));
+            return Ok(None);
         }
         let trees = match &step.operation {
             Operation::Run(run) => traced::trees(self, run, parent, outcomes)?,
             _ => vec![StepTree::lower(parent, parent.merged(&self.indexes)?)],
         };
-        let mut first_reason: Option<Reason> = None;
         for record in records {
             // What cannot be read is as if it were not there: the step runs.
             let Ok(facts) = serde_json::from_slice::<RecordFacts>(&record.extra) else { continue };
@@ -373,15 +374,11 @@ impl Build<'_> {
             };
             if let Some(refused) = refused {
                 // What is not known of a newer run says less than what changed since an older one.
-                first_reason = match first_reason {
-                    None | Some(Reason::Unrecorded { .. })
-                        if !matches!(refused, Reason::Unrecorded { .. }) =>
-                    {
-                        Some(refused)
-                    }
-                    None => Some(refused),
-                    found => found,
-                };
+                let says_more = matches!(first_reason, Some(Reason::Unrecorded { .. }))
+                    && !matches!(refused, Reason::Unrecorded { .. });
+                if first_reason.is_none() || says_more {
+                    *first_reason = Some(refused);
+                }
                 continue;
             }
             let Some(layer) = self.stored(&record.diff_id, record.chain_id.as_ref())? else { continue };
@@ -400,9 +397,9 @@ impl Build<'_> {
                 true => self.unused_changes(&facts.parent, &trees),
                 false => None,
             };
-            return Ok(Ok((outcome, Verdict::Record { unused })));
+            return Ok(Some((outcome, Verdict::Record { unused })));
         }
-        Ok(Err(first_reason))
+        Ok(None)
     }
 
     /// What of a record does not hold.

@@ -32,7 +32,7 @@ pub struct ServeOptions {
 }
 
 impl Default for ServeOptions {
-    /// Half a million uses: far more than any step that was measured, in some 60 MB.
+    /// Half a million uses: far more than any step that was measured.
     fn default() -> Self {
         Self { limit_uses: 500_000 }
     }
