@@ -43,6 +43,7 @@ mod document;
 mod history;
 mod image_config;
 pub mod image_layout;
+mod indent;
 mod index;
 mod manifest;
 pub mod media_type;
@@ -58,6 +59,7 @@ pub use document::{
 pub use history::History;
 pub use image_config::{ContainerConfig, Empty, Healthcheck, ImageConfig, RootFs};
 pub use image_layout::ImageLayout;
+pub use indent::indent_json;
 pub use index::Index;
 pub use manifest::Manifest;
 pub use media_type::Compression;

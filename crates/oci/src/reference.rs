@@ -57,6 +57,12 @@ pub enum ReferenceError {
         /// The text as given.
         reference: String,
     },
+    /// A user, perhaps with a password, stands before the registry. What was given is not repeated.
+    #[error("image names hold no logins, found one before `@{registry}/`")]
+    Login {
+        /// What stands behind it.
+        registry: String,
+    },
     /// The registry is not a host with an optional port.
     #[error("invalid registry `{registry}` in image name: `{reference}`")]
     InvalidRegistry {
@@ -127,6 +133,10 @@ impl Reference {
         }
         if is_identifier(text) {
             return Err(ReferenceError::LooksLikeId { reference: text.to_owned() });
+        }
+        // Digests have no slash, so what has one behind an `@` is a URL's idea of a registry.
+        if let Some((registry, _)) = text.rsplit_once('@').and_then(|(_, rest)| rest.split_once('/')) {
+            return Err(ReferenceError::Login { registry: shorten(registry) });
         }
         parse_normalized(text).map_err(|error| match error {
             ReferenceError::InvalidRepository { .. } => suggest_lowercase(text).unwrap_or(error),
@@ -428,6 +438,8 @@ mod tests {
         check("-x.y/a", "invalid registry `-x.y` in image name: `-x.y/a`");
         check("foo_bar.com/a", "invalid registry `foo_bar.com` in image name: `foo_bar.com/a`");
         check("a@md5:00", "invalid digest in image name `a@md5:00`: unsupported digest algorithm: `md5`");
+        check("me:hush@a.b/c:1", "image names hold no logins, found one before `@a.b/`");
+        check("me@a.b/c", "image names hold no logins, found one before `@a.b/`");
         let id = "a".repeat(64);
         check(&id, &format!("image name must not be 64 hex digits, that is an image ID: `{id}`"));
         assert!(matches!(
