@@ -32,6 +32,8 @@ pub enum Sharing {
 enum Kind {
     /// A regular file, created if it is missing.
     File,
+    /// A regular file; never created.
+    ExistingFile,
     /// A directory that exists.
     Directory,
     /// Whatever is there; never created.
@@ -69,6 +71,14 @@ impl Lock {
     /// As [`Lock::file`], but `None` instead of waiting.
     pub fn try_file(path: impl AsRef<Path>, sharing: Sharing) -> Result<Option<Self>> {
         match lock(path.as_ref(), Kind::File, sharing, false)? {
+            Probe::Taken(lock) => Ok(Some(lock)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Locks the file `path` if it is there, waiting for other holders; `None` when it is gone, perhaps since the wait.
+    pub fn existing_file(path: impl AsRef<Path>, sharing: Sharing) -> Result<Option<Self>> {
+        match lock(path.as_ref(), Kind::ExistingFile, sharing, true)? {
             Probe::Taken(lock) => Ok(Some(lock)),
             _ => Ok(None),
         }
@@ -132,6 +142,7 @@ fn lock(path: &Path, kind: Kind, sharing: Sharing, wait: bool) -> Result<Probe> 
     let common = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let flags = match kind {
         Kind::File => common | OFlags::RDWR | OFlags::CREATE,
+        Kind::ExistingFile => common | OFlags::RDWR,
         Kind::Directory => common | OFlags::RDONLY | OFlags::DIRECTORY,
         Kind::Existing => common | OFlags::RDONLY,
     };
@@ -208,8 +219,15 @@ mod tests {
             let second = waiting.join().unwrap();
             assert!(path.exists());
             assert!(is_held(&path).unwrap());
+            let waiting = scope.spawn(|| Lock::existing_file(&path, Sharing::Exclusive).unwrap());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::fs::remove_file(&path).unwrap();
             drop(second);
+            assert!(waiting.join().unwrap().is_none());
+            assert!(!path.exists(), "it was not made again");
         });
+        drop(Lock::file(&path, Sharing::Exclusive).unwrap());
+        assert!(Lock::existing_file(&path, Sharing::Exclusive).unwrap().is_some());
         std::fs::remove_file(&path).unwrap();
         assert!(matches!(Lock::probe(&path).unwrap(), Probe::Gone));
     }

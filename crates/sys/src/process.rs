@@ -273,6 +273,20 @@ fn close_range(first: u32, last: u32, flags: libc::c_uint) -> rustix::io::Result
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
 }
 
+/// Lets all threads take memory from one heap. Else each has its own, and what one frees is not there for the others: a
+/// process whose threads come and go, each with much memory for a while, would hold it many times over. Threads that do little
+/// else than take memory would wait for each other. Large pieces go back to the kernel when they are freed. Before the first
+/// thread.
+pub fn share_one_heap() {
+    // SAFETY: sets numbers of the allocator; only this thread exists. Without effect it would only cost memory.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        // Else this grows with the first large piece that is freed, and the next ones break up the heap.
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
+    }
+}
+
 /// Ends the process at once, without running destructors or exit handlers.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` runs nothing of this process.

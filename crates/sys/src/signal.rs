@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub struct SignalReader {
     fd: OwnedFd,
+    signals: Vec<i32>,
 }
 
 impl SignalReader {
@@ -33,7 +34,20 @@ impl SignalReader {
             return Err(Error::new("signalfd", "signals", std::io::Error::last_os_error()));
         }
         // SAFETY: the kernel just made this descriptor, and nobody else knows it.
-        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) }, signals: signals.to_vec() })
+    }
+
+    /// Lets the signals through again in the calling thread: those that have come and were not read take effect now.
+    pub fn unblock(self) {
+        let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigemptyset initialises the set that the other calls read; the old mask is not asked for.
+        unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            for signal in &self.signals {
+                libc::sigaddset(set.as_mut_ptr(), *signal);
+            }
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), std::ptr::null_mut());
+        }
     }
 
     /// The next signal that has come, without waiting.
