@@ -12,7 +12,11 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256, Sha512};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Bytes hashed at a time.
+const CHUNK_BYTES: usize = 1 << 16;
 
 /// Whether any row needs the blob `?1`.
 pub(crate) const NEEDED: &str = "
@@ -68,6 +72,33 @@ impl Store {
             return Err(StoreError::DigestMismatch { expected: digest.clone(), actual });
         }
         Ok(bytes)
+    }
+
+    /// Removes a blob whose bytes are not what its digest says, as after a power cut, so that it can be stored anew: what
+    /// needs it misses it until then. `false` if it is whole or not there.
+    pub fn drop_damaged_blob(&self, digest: &Digest) -> Result<bool> {
+        let path = self.blob_path(digest);
+        let mut file = match self.open_blob(digest) {
+            Err(StoreError::BlobMissing(_)) => return Ok(false),
+            opened => opened?,
+        };
+        let mut hasher = Hasher::of(digest);
+        hasher.read(&mut file).at("read", &path)?;
+        if hasher.finish() == *digest {
+            return Ok(false);
+        }
+        let damaged = file.metadata().at("fstat", &path)?;
+        self.write(|_| {
+            mica_sys::fail_point!("store.blob.drop")?;
+            match std::fs::symlink_metadata(&path) {
+                // A whole one may have taken its place since.
+                Ok(there) if there.ino() == damaged.ino() => {
+                    rustix::fs::unlink(&path).at("unlink", &path)?;
+                    Ok(true)
+                }
+                _ => Ok(false),
+            }
+        })
     }
 
     /// Opens a blob for reading; the bytes are not checked.
@@ -149,16 +180,7 @@ impl BlobWriter {
         }
         let place = self.store.blob_path(&digest);
         mica_sys::fail_point!("store.blob.rename")?;
-        // Over what is there: these bytes are checked, those may have suffered.
-        let moved = match rustix::fs::rename(&self.path, &place) {
-            Err(Errno::NOENT) if place.parent().is_some_and(|parent| !parent.exists()) => {
-                let parent = place.parent().unwrap_or(&place);
-                std::fs::create_dir_all(parent).at("mkdir", parent)?;
-                rustix::fs::rename(&self.path, &place)
-            }
-            moved => moved,
-        };
-        moved.at("rename", &place)?;
+        move_blob(&self.path, &place)?;
         if let (true, Some(parent)) = (self.durable, place.parent()) {
             sync_directory(parent)?;
         }
@@ -188,15 +210,28 @@ impl Drop for BlobWriter {
     }
 }
 
+/// Renames a finished file to where blobs are, over what is there: these bytes are checked, those may have suffered.
+pub(crate) fn move_blob(from: &Path, place: &Path) -> Result<()> {
+    let moved = match rustix::fs::rename(from, place) {
+        Err(Errno::NOENT) if place.parent().is_some_and(|parent| !parent.exists()) => {
+            let parent = place.parent().unwrap_or(place);
+            std::fs::create_dir_all(parent).at("mkdir", parent)?;
+            rustix::fs::rename(from, place)
+        }
+        moved => moved,
+    };
+    Ok(moved.at("rename", place)?)
+}
+
 /// A hash in progress, of the algorithm a digest names.
 #[derive(Clone, Debug)]
-enum Hasher {
+pub(crate) enum Hasher {
     Sha256(Sha256),
     Sha512(Sha512),
 }
 
 impl Hasher {
-    fn of(digest: &Digest) -> Self {
+    pub(crate) fn of(digest: &Digest) -> Self {
         match digest.algorithm() {
             Algorithm::Sha512 => Self::Sha512(Sha512::new()),
             // A blake3 digest is nothing a registry names blobs by: it never matches, and is refused as such.
@@ -204,14 +239,31 @@ impl Hasher {
         }
     }
 
-    fn update(&mut self, bytes: &[u8]) {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Sha256(hasher) => hasher.update(bytes),
             Self::Sha512(hasher) => hasher.update(bytes),
         }
     }
 
-    fn finish(&mut self) -> Digest {
+    /// Hashes all that comes, and answers how much that was.
+    pub(crate) fn read(&mut self, from: &mut impl Read) -> std::io::Result<u64> {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        let mut size_bytes = 0;
+        loop {
+            match from.read(&mut chunk) {
+                Ok(0) => return Ok(size_bytes),
+                Ok(count) => {
+                    self.update(chunk.get(..count).unwrap_or_default());
+                    size_bytes += count as u64;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    pub(crate) fn finish(&mut self) -> Digest {
         match self {
             Self::Sha256(hasher) => Digest::from_sha256(hasher.finalize_reset().into()),
             Self::Sha512(hasher) => Digest::from_sha512(hasher.finalize_reset().into()),

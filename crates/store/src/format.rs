@@ -13,7 +13,7 @@ use std::time::Duration;
 pub(crate) const FORMAT: u64 = 1;
 
 /// Version of the tables, in `user_version`. Raising it needs a step in [`migrate`].
-pub(crate) const SCHEMA: i64 = 2;
+pub(crate) const SCHEMA: i64 = 3;
 
 /// Writers wait this long for each other. A transaction here takes microseconds; collection of a large store
 /// may take a second.
@@ -172,6 +172,9 @@ fn migrate(connection: &mut Connection) -> Result<()> {
     if version < 2 {
         transaction.execute_batch(TABLES_2)?;
     }
+    if version < 3 {
+        transaction.execute_batch(TABLES_3)?;
+    }
     if version < SCHEMA {
         transaction.pragma_update(None, "user_version", SCHEMA)?;
     }
@@ -296,6 +299,48 @@ CREATE TABLE build_reports(
 );
 ";
 
+/// What version 3 adds: what names lead to in their registry, and what is known of registries. `name_images` has the images
+/// of a name beside the one it leads to. The compressed forms of a layer go with the last row of it.
+const TABLES_3: &str = "
+ALTER TABLE names ADD COLUMN target TEXT NOT NULL DEFAULT '';
+CREATE TABLE name_images(
+    name TEXT NOT NULL REFERENCES names(name) ON DELETE CASCADE,
+    image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,
+    PRIMARY KEY(name, image)
+) WITHOUT ROWID;
+CREATE INDEX name_images_by_image ON name_images(image);
+CREATE TABLE blob_sources(
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    digest TEXT NOT NULL,
+    registry TEXT NOT NULL,
+    repository TEXT NOT NULL,
+    UNIQUE(digest, registry, repository)
+);
+CREATE TABLE uploads(
+    registry TEXT NOT NULL,
+    repository TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    location TEXT NOT NULL,
+    begun INTEGER NOT NULL,
+    PRIMARY KEY(registry, repository, digest)
+) WITHOUT ROWID;
+CREATE TABLE compressed_forms(
+    diff_id TEXT NOT NULL,
+    form TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    PRIMARY KEY(diff_id, form)
+) WITHOUT ROWID;
+CREATE INDEX compressed_forms_by_digest ON compressed_forms(digest);
+CREATE TRIGGER compressed_forms_of_layer AFTER DELETE ON layers
+    WHEN NOT EXISTS(SELECT 1 FROM layers WHERE diff_id=OLD.diff_id)
+    BEGIN DELETE FROM compressed_forms WHERE diff_id=OLD.diff_id; END;
+CREATE TABLE manifest_lists(
+    name TEXT PRIMARY KEY,
+    document BLOB NOT NULL
+) WITHOUT ROWID;
+";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,8 +348,8 @@ mod tests {
     use mica_oci::{ChainId, DiffId, Digest, ImageId};
     use rusqlite::params;
 
-    /// A store as version 1 left it: a layer with its directory, an image with a name, a build cache record.
-    fn version_1(root: &Path) -> (DiffId, ImageId) {
+    /// A store as an older version left it: a layer with its directory, an image with a name, a build cache record.
+    fn of_version(root: &Path, version: i64) -> (DiffId, ImageId) {
         drop(Store::open(root).unwrap());
         for name in ["state.db", "state.db-wal", "state.db-shm"] {
             let _ = std::fs::remove_file(root.join(name));
@@ -313,8 +358,10 @@ mod tests {
         std::fs::create_dir(root.join("layers").join(layer.hex())).unwrap();
         let database = Connection::open(root.join("state.db")).unwrap();
         database.pragma_update(None, "journal_mode", "WAL").unwrap();
-        database.execute_batch(TABLES_1).unwrap();
-        database.pragma_update(None, "user_version", 1).unwrap();
+        for tables in [TABLES_1, TABLES_2].into_iter().take(version.try_into().unwrap()) {
+            database.execute_batch(tables).unwrap();
+        }
+        database.pragma_update(None, "user_version", version).unwrap();
         let (diff_id, id) = (layer.to_string(), image.to_string());
         let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| database.execute(sql, values).unwrap();
         run(
@@ -329,10 +376,15 @@ mod tests {
     }
 
     #[test]
-    fn a_database_of_version_1_is_brought_up_by_whoever_is_first() {
+    fn an_older_database_is_brought_up_by_whoever_is_first() {
+        check_brought_up(1);
+        check_brought_up(2);
+    }
+
+    fn check_brought_up(version: i64) {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");
-        let (diff_id, image) = version_1(&root);
+        let (diff_id, image) = of_version(&root, version);
         let put = |number: u8| {
             let store = Store::open(&root).unwrap();
             let record = StepRecord::new([2; 32], [3; 32], diff_id.clone(), None, vec![]);
@@ -347,9 +399,15 @@ mod tests {
         let version = store.bare(|connection| {
             Ok(connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?)
         });
-        assert_eq!(version.unwrap(), 2);
+        assert_eq!(version.unwrap(), SCHEMA);
         assert_eq!(store.step_records(&[2; 32]).unwrap().len(), 4);
         assert_eq!(store.name("name").unwrap(), Some(image.clone()));
+        assert_eq!(store.target_of("name").unwrap(), None);
+        store.set_target("name", &image.0).unwrap();
+        assert_eq!(store.target_of("name").unwrap(), Some(image.0.clone()));
+        assert_eq!(store.images_of("name").unwrap(), std::slice::from_ref(&image));
+        store.put_blob_source(&image.0, "example.test", "a").unwrap();
+        assert_eq!(store.blob_sources(&image.0, "example.test").unwrap(), ["a"]);
         assert_eq!(store.image(&image).unwrap().unwrap().layers, std::slice::from_ref(&diff_id));
         assert_eq!(store.cache_get(&[1; 32]).unwrap().unwrap().diff_id, diff_id);
         store.put_build_report(&image, b"report").unwrap();

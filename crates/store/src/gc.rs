@@ -35,6 +35,8 @@ pub struct GcOptions {
     pub cache_unused_for: Option<Duration>,
     /// Directories of RUN cache mounts go too, if nobody uses them.
     pub cache_mounts: bool,
+    /// Downloads that were cut short stay, to be gone on with.
+    pub keep_downloads: bool,
 }
 
 /// What was freed.
@@ -50,6 +52,8 @@ pub struct Freed {
     pub cache_records: u64,
     /// Directories of RUN cache mounts removed.
     pub cache_mounts: u64,
+    /// Downloads removed that were cut short.
+    pub downloads: u64,
 }
 
 impl Store {
@@ -70,7 +74,10 @@ impl Store {
             mica_sys::fail_point!("store.gc.commit")?;
             Ok(freed)
         });
-        let freed = trash.end(result)?;
+        let mut freed = trash.end(result)?;
+        if !options.keep_downloads {
+            self.collect_downloads(&mut freed)?;
+        }
         // All that was to go has gone: what is not given back now, on a full disk or beside another process, is so by
         // a later collection.
         let _ = self.bare(shrink_database);
@@ -175,6 +182,24 @@ impl Store {
                     trash.take(&[kind, &name])?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// No row leads to them, so this needs no transaction: the lock says that nobody works on one.
+    fn collect_downloads(&self, freed: &mut Freed) -> Result<()> {
+        let directory = self.layout().ingest();
+        for entry in std::fs::read_dir(&directory).at("readdir", &directory)? {
+            let entry = entry.at("readdir", &directory)?;
+            if !entry.file_name().as_encoded_bytes().starts_with(crate::download::PREFIX.as_bytes()) {
+                continue;
+            }
+            let lock::Probe::Taken(_unused) = lock::Lock::probe(entry.path())? else { continue };
+            let size_bytes = crate::usage::tree_size_bytes(&entry.path())?;
+            mica_sys::fail_point!("store.gc.download")?;
+            crate::remove_tree::remove_tree(&entry.path())?;
+            freed.downloads += 1;
+            freed.bytes += size_bytes;
         }
         Ok(())
     }

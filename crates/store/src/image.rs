@@ -1,9 +1,10 @@
-//! Images and their names: rows that refer to blobs and layers. A name moves only after all it leads to is there.
+//! Images: rows that refer to blobs and layers.
 
 use crate::build_cache::{self, CacheRecord};
 use crate::codec::{self, Count};
 use crate::error::{Result, StoreError};
 use crate::layer;
+use crate::name;
 use crate::store::Store;
 use mica_oci::{ChainId, DiffId, Digest, ImageId};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -37,8 +38,10 @@ pub struct ImageRecord {
 pub struct ImageSummary {
     /// The image.
     pub record: ImageRecord,
-    /// Its names, sorted.
+    /// The names that lead to it, sorted.
     pub names: Vec<String>,
+    /// Names that have it as the image of another platform, sorted (see [`Store::images_of`]).
+    pub other_names: Vec<String>,
     /// How many containers stand on it.
     pub containers_count: u64,
 }
@@ -50,6 +53,10 @@ pub struct ImageCommit<'a> {
     pub blobs: &'a [Digest],
     /// Names that lead to it from now on.
     pub names: &'a [&'a str],
+    /// What `names` lead to in their registry, if they were pulled: the digest of an index or of the image's own manifest.
+    /// An image that a name leads to by an index stays *of that name* when another platform of the same index comes in
+    /// (see [`Store::images_of`]); a name that is set without a target has one image.
+    pub target: Option<&'a Digest>,
     /// Build cache records.
     pub cache: &'a [(crate::CacheKey, CacheRecord)],
 }
@@ -87,7 +94,7 @@ impl Store {
             mica_sys::fail_point!("store.image.names")?;
             let mut previous = Vec::new();
             for name in with.names {
-                previous.push(set_name(transaction, name, &record.id)?);
+                previous.push(name::set(transaction, name, &record.id, with.target)?);
             }
             for (key, record) in with.cache {
                 build_cache::insert(transaction, key, record)?;
@@ -119,6 +126,7 @@ impl Store {
                 images.push(ImageSummary {
                     record,
                     names: Vec::new(),
+                    other_names: Vec::new(),
                     containers_count: row.get::<_, Count>(8)?.0,
                 });
             }
@@ -142,12 +150,19 @@ impl Store {
                 let name: String = row.get(1)?;
                 at(row.get_ref(0)?.as_str().unwrap_or(""), &mut |image| image.names.push(name.clone()));
             }
+            let mut statement =
+                connection.prepare_cached("SELECT image, name FROM name_images ORDER BY name")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let name: String = row.get(1)?;
+                at(row.get_ref(0)?.as_str().unwrap_or(""), &mut |image| image.other_names.push(name.clone()));
+            }
             Ok(images)
         })
     }
 
-    /// Removes an image and its names; its bytes stay until they are collected. Refused while containers stand
-    /// on it. `false` if it was not there.
+    /// Removes an image and the names that lead to it (unless [`Store::remove_image_of`] was asked to lead them to another);
+    /// its bytes stay until they are collected. Refused while containers stand on it. `false` if it was not there.
     pub fn remove_image(&self, id: &ImageId) -> Result<bool> {
         self.write(|transaction| {
             let users = image_users(transaction, id)?;
@@ -158,43 +173,21 @@ impl Store {
         })
     }
 
+    /// As [`Store::remove_image`], but an image stays that a name leads to: it may have come in again a moment ago.
+    pub fn remove_unnamed_image(&self, id: &ImageId) -> Result<bool> {
+        self.write(|transaction| {
+            let users = image_users(transaction, id)?;
+            if !users.is_empty() {
+                return Err(StoreError::ImageInUse { id: id.clone(), users });
+            }
+            let sql = "DELETE FROM images WHERE id=?1 AND NOT EXISTS(SELECT 1 FROM names WHERE image=?1)";
+            Ok(transaction.execute(sql, [id.to_string()])? > 0)
+        })
+    }
+
     /// IDs of the containers that stand on the image.
     pub fn image_users(&self, id: &ImageId) -> Result<Vec<String>> {
         self.read(|connection| image_users(connection, id))
-    }
-
-    /// Lets `name` (a canonical reference) lead to the image; answers where it led before.
-    pub fn set_name(&self, name: &str, id: &ImageId) -> Result<Option<ImageId>> {
-        self.write(|transaction| {
-            if find(transaction, id)?.is_none() {
-                return Err(StoreError::ImageMissing(id.clone()));
-            }
-            set_name(transaction, name, id)
-        })
-    }
-
-    /// Removes a name, and answers where it led.
-    pub fn remove_name(&self, name: &str) -> Result<Option<ImageId>> {
-        self.write(|transaction| {
-            let previous = image_of(transaction, name)?;
-            transaction.execute("DELETE FROM names WHERE name=?1", [name])?;
-            Ok(previous)
-        })
-    }
-
-    /// The image that a name leads to.
-    pub fn name(&self, name: &str) -> Result<Option<ImageId>> {
-        self.read(|connection| image_of(connection, name))
-    }
-
-    /// The names of an image, sorted.
-    pub fn names_of(&self, id: &ImageId) -> Result<Vec<String>> {
-        self.read(|connection| {
-            let mut statement =
-                connection.prepare_cached("SELECT name FROM names WHERE image=?1 ORDER BY name")?;
-            let names = statement.query_map([id.to_string()], |row| row.get(0))?;
-            Ok(names.collect::<rusqlite::Result<_>>()?)
-        })
     }
 
     /// The image whose manifest has that digest.
@@ -248,7 +241,7 @@ fn from_row(row: &Row<'_>) -> Result<ImageRecord> {
     })
 }
 
-fn find(connection: &Connection, id: &ImageId) -> Result<Option<ImageRecord>> {
+pub(crate) fn find(connection: &Connection, id: &ImageId) -> Result<Option<ImageRecord>> {
     let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM images WHERE id=?1"))?;
     let mut rows = statement.query([id.to_string()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
@@ -294,27 +287,6 @@ fn insert(connection: &Connection, record: &ImageRecord, chains: &[ChainId]) -> 
             ])?;
     }
     Ok(())
-}
-
-fn set_name(connection: &Connection, name: &str, id: &ImageId) -> Result<Option<ImageId>> {
-    if name.is_empty() {
-        return Err(StoreError::InvalidName { what: "reference", value: name.to_owned() });
-    }
-    let previous = image_of(connection, name)?;
-    connection
-        .prepare_cached(
-            "INSERT INTO names(name, image) VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET image=?2",
-        )?
-        .execute([name, &id.to_string()])?;
-    Ok(previous)
-}
-
-fn image_of(connection: &Connection, name: &str) -> Result<Option<ImageId>> {
-    let text: Option<String> = connection
-        .prepare_cached("SELECT image FROM names WHERE name=?1")?
-        .query_row([name], |row| row.get(0))
-        .optional()?;
-    text.map(|text| codec::parse(&text, "image ID")).transpose()
 }
 
 fn image_users(connection: &Connection, id: &ImageId) -> Result<Vec<String>> {

@@ -1,5 +1,5 @@
 //! What mica keeps on disk: blobs, layers, images and their names, build cache records, reports of builds, containers,
-//! volumes.
+//! volumes, what is known of registries.
 //!
 //! Not here: what is in a layer's tree or index (`mica-layer`), how trees are stacked (`mica-runtime`), how
 //! images come and go (`mica-image`), what is in a cache key (`mica-plan`), what is in a step's inputs and in a report
@@ -9,6 +9,7 @@
 //! format                      version of this layout: 1
 //! blobs/<alg>/<hex>           exact bytes: manifests, indexes, configs, compressed layers that came from outside
 //! ingest/<kind>-<random>      on its way in or out, locked by the process that works on it (see `ingest`)
+//! ingest/download-<alg>-<hex> a blob on its way in from a registry, kept to be gone on with (see `download`)
 //! layers/<hex of diff ID>/    tree/ and index; `chain-<hex of chain ID>/` for a layer that depends on its parents
 //! containers/<id>/            config.json, lock, and what the runtime puts there
 //! volumes/<name>/_data        cache/<hex>/  RUN cache mounts        context/  stat caches
@@ -16,16 +17,18 @@
 //! reserve                     space given up when a full disk is to be freed
 //! ```
 //!
-//! A *blob* is stored bytes under their digest; a *layer* a tree with its index under its diff ID; an *ingest* what
+//! A *blob* is stored bytes under their digest, a *download* the beginning of one; a *layer* a tree with its index under its diff ID; an *ingest* what
 //! is not committed; a *lease* the promise that a running job's things are not collected; *trash* what is no longer
 //! visible and not yet deleted. Of the build cache there are two kinds of records, and both keep their layer until
 //! they are pruned: from the key of a step with all below it to its layer (`build_cache`), and from the key of a step
-//! alone to its newest layers, each with the values it used (`step_record`).
+//! alone to its newest layers, each with the values it used (`step_record`). What is known of registries (`remote`) only
+//! saves work.
 //!
 //! Invariants:
 //! 1. Nothing is visible before it is whole: files are renamed into place first, then one transaction makes the
 //!    rows that lead to them.
-//! 2. An image's row means its blobs and layers are stored; a name leads to an image that is stored.
+//! 2. An image's row means its blobs and layers are stored; a name leads to an image that is stored, and a name that was
+//!    pulled may have images of other platforms beside it (`name`).
 //! 3. Committed bytes match their digest; [`Store::read_blob`] checks it on every read.
 //! 4. A row never loses its files: removal renames inside the transaction and deletes after it; what a kill leaves
 //!    in between is put back by the next sweep.
@@ -34,7 +37,8 @@
 //!
 //! **Several processes, kills.** Readers take no lock. Writers take turns through SQLite (`BEGIN IMMEDIATE`), for
 //! microseconds. Every work in progress is an entry of `ingest/` under flock, so what a dead process left is known
-//! by its lock being free; [`Store::sweep`] removes it. A directory that was renamed into place by a process killed
+//! by its lock being free; [`Store::sweep`] removes it (a download stays a week, or until [`Store::gc`]: the next try goes on
+//! with it, once all bytes that are there were hashed anew). A directory that was renamed into place by a process killed
 //! before its transaction has no row: it is invisible, replaced by the next commit, and removed by [`Store::gc`].
 //!
 //! **Power cuts.** Nothing on the user's path is synced. A layer's row carries the boot ID until
@@ -52,6 +56,7 @@ mod blob;
 mod build_cache;
 mod codec;
 mod container;
+mod download;
 mod error;
 mod format;
 mod gc;
@@ -59,7 +64,10 @@ mod image;
 mod ingest;
 mod layer;
 mod lease;
+mod manifest_list;
+mod name;
 mod random_name;
+mod remote;
 mod remove_tree;
 mod reserve;
 mod step_record;
@@ -72,6 +80,7 @@ mod volume;
 pub use blob::BlobWriter;
 pub use build_cache::{CacheKey, CacheRecord};
 pub use container::{Container, ContainerRecord, ContainerState, Starting, random_container_id};
+pub use download::{Download, PartialBlob};
 pub use error::{Result, StoreError};
 pub use gc::{Freed, GcOptions};
 pub use image::{ImageCommit, ImageRecord, ImageSummary};
@@ -79,6 +88,7 @@ pub use ingest::Ingest;
 pub use layer::{Forgotten, Layer, LayerRecord};
 pub use lease::Lease;
 pub use random_name::random_name;
+pub use remote::CompressedForm;
 pub use step_record::{
     BUILD_REPORT_BYTES_MAX, STEP_EXTRA_BYTES_MAX, STEP_INPUTS_BYTES_MAX, STEP_RECORDS_MAX, StepRecord,
 };

@@ -1,6 +1,7 @@
 //! Tidies up after processes that died. Called at the start of every command that writes.
 
 use crate::container::STARTING_FILE;
+use crate::download;
 use crate::error::Result;
 use crate::remove_tree::remove_tree;
 use crate::store::Store;
@@ -54,12 +55,21 @@ impl Store {
         for entry in std::fs::read_dir(&directory).at("readdir", &directory)? {
             let entry = entry.at("readdir", &directory)?;
             let path = entry.path();
+            let name = entry.file_name();
+            let is_download = name.as_encoded_bytes().starts_with(download::PREFIX.as_bytes());
+            // Not even locked for the look: whoever wants to go on with it shall not have to wait.
+            if is_download && download::is_kept(&path) {
+                continue;
+            }
             let _lock: Lock = match Lock::probe(&path)? {
                 Probe::Taken(lock) => lock,
                 Probe::Held | Probe::Gone => continue,
             };
             mica_sys::fail_point!("store.sweep.remove")?;
-            let name = entry.file_name();
+            if is_download && download::is_kept(&path) {
+                // Somebody went on with it and let go of it between our looks.
+                continue;
+            }
             if name.as_encoded_bytes().starts_with(b"trash-") {
                 match self.end_trash(&path) {
                     Ok(()) => swept.removals += 1,

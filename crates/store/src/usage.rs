@@ -1,9 +1,10 @@
 //! What the store takes on disk, and how much of it could be freed: every byte is counted once.
 
-use crate::codec::Count;
+use crate::codec::{self, Count};
 use crate::error::Result;
 use crate::reserve::RESERVE_FILE;
 use crate::store::Store;
+use mica_oci::Digest;
 use mica_sys::error::ErrorAt;
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
@@ -25,7 +26,7 @@ pub struct UsageOf {
 /// What the store takes on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Images: layers that images need, and all blobs. In use if a container stands on it.
+    /// Images: layers that images need, all blobs, and downloads that were cut short. In use if a container stands on it.
     pub images: UsageOf,
     /// Containers: their directories. In use if running.
     pub containers: UsageOf,
@@ -45,6 +46,7 @@ impl Store {
     pub fn usage(&self) -> Result<Usage> {
         let mut usage = Usage::default();
         let mut inputs_bytes = 0;
+        let mut blobs_in_use = Vec::new();
         self.read(|connection| {
             let one = |sql: &str| -> Result<u64> {
                 Ok(connection.query_row(sql, [], |row| row.get::<_, Count>(0))?.0)
@@ -63,6 +65,12 @@ impl Store {
                 one("SELECT (SELECT count(*) FROM cache) + (SELECT count(*) FROM step_records)")?;
             inputs_bytes = one("SELECT coalesce(sum(inputs_bytes), 0) FROM step_records")?;
             usage.cache.size_bytes = all - of_images;
+            let mut statement = connection.prepare_cached(BLOBS_IN_USE)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let digest: Digest = codec::parse(row.get_ref(0)?.as_str().unwrap_or(""), "digest")?;
+                blobs_in_use.push(digest);
+            }
             Ok(())
         })?;
         // Directories are there without any image too: those of the blobs are the store's own.
@@ -70,6 +78,11 @@ impl Store {
         usage.own_size_bytes += directories_size_bytes(&self.layout().blobs())?;
         usage.blobs_size_bytes = blobs.saturating_sub(usage.own_size_bytes);
         usage.images.size_bytes += usage.blobs_size_bytes;
+        let in_use: u64 = blobs_in_use.iter().map(|digest| own_size_bytes(&self.blob_path(digest))).sum();
+        usage.images.reclaimable_bytes += usage.blobs_size_bytes.saturating_sub(in_use);
+        let downloads = self.downloads_size_bytes()?;
+        usage.images.size_bytes += downloads;
+        usage.images.reclaimable_bytes += downloads;
         let mounts = tree_size_bytes(&self.layout().cache())?;
         let directory = own_size_bytes(&self.layout().cache());
         usage.own_size_bytes += directory;
@@ -91,15 +104,40 @@ impl Store {
             let size_bytes = tree_size_bytes(&self.layout().volumes().join(&volume.name))?;
             add(&mut usage.volumes, !self.volume_users(&volume.name)?.is_empty(), size_bytes);
         }
-        for path in [self.layout().ingest(), self.context_directory()] {
-            usage.own_size_bytes += tree_size_bytes(&path)?;
-        }
+        usage.own_size_bytes += tree_size_bytes(&self.layout().ingest())?.saturating_sub(downloads);
+        usage.own_size_bytes += tree_size_bytes(&self.context_directory())?;
         for name in ["format", RESERVE_FILE] {
             usage.own_size_bytes += tree_size_bytes(&self.root().join(name))?;
         }
         Ok(usage)
     }
+
+    /// What downloads take, those that go on among them.
+    fn downloads_size_bytes(&self) -> Result<u64> {
+        let directory = self.layout().ingest();
+        let mut sum = 0;
+        for entry in std::fs::read_dir(&directory).at("readdir", &directory)? {
+            let entry = entry.at("readdir", &directory)?;
+            if entry.file_name().as_encoded_bytes().starts_with(crate::download::PREFIX.as_bytes()) {
+                sum += tree_size_bytes(&entry.path())?;
+            }
+        }
+        Ok(sum)
+    }
 }
+
+/// Blobs that stay when all images go that no container stands on: those of the others, and those that layers of the build
+/// cache came from.
+const BLOBS_IN_USE: &str = "
+WITH used(image) AS (SELECT DISTINCT image FROM containers)
+SELECT image FROM used
+UNION SELECT manifest FROM images WHERE id IN used
+UNION SELECT digest FROM image_blobs WHERE image IN used
+UNION SELECT blob FROM layers AS l WHERE blob != '' AND (
+    EXISTS(SELECT 1 FROM image_layers AS i WHERE i.diff_id=l.diff_id AND i.image IN used
+        AND (l.chain_id='' OR i.chain_id=l.chain_id))
+    OR EXISTS(SELECT 1 FROM cache AS c WHERE c.diff_id=l.diff_id AND c.chain_id=l.chain_id)
+    OR EXISTS(SELECT 1 FROM step_records AS s WHERE s.diff_id=l.diff_id AND s.chain_id=l.chain_id))";
 
 /// What a directory and those in it take themselves.
 fn directories_size_bytes(path: &Path) -> Result<u64> {
@@ -110,7 +148,7 @@ fn directories_size_bytes(path: &Path) -> Result<u64> {
     Ok(sum)
 }
 
-/// What a directory takes without what is in it.
+/// What a file takes, or a directory without what is in it.
 fn own_size_bytes(path: &Path) -> u64 {
     std::fs::symlink_metadata(path).map_or(0, |metadata| metadata.blocks() * 512)
 }

@@ -133,6 +133,7 @@ fn story(root: &Path) -> Result<()> {
         store.put_step_record(&step_record([1; 32], layer), inputs.as_bytes())?;
     }
     store.put_build_report(&image.id, b"report")?;
+    pull_again(&store, &image)?;
     let damaged = layer_record("damaged");
     commit_layer(&store, &damaged)?;
     store.put_step_record(&step_record([1; 32], "damaged"), b"z")?;
@@ -142,6 +143,21 @@ fn story(root: &Path) -> Result<()> {
     store.remove_image(&image.id)?;
     store.gc(GcOptions::default())?;
     Ok(())
+}
+
+/// What is kept of a pull and a push.
+fn pull_again(store: &Store, image: &ImageRecord) -> Result<()> {
+    let target = digest("index");
+    let (names, target) = (["example.test/story:latest", "example.test/story@x"], Some(&target));
+    let with = ImageCommit { names: &names, target, ..ImageCommit::default() };
+    store.commit_image(image, &with)?;
+    store.copy_name("example.test/story:latest", "example.test/copy:latest")?;
+    let blob = digest("blob");
+    store.put_blob_source(&blob, "example.test", "story")?;
+    store.set_upload("example.test", "story", &blob, Some("/upload"))?;
+    let form = CompressedForm { digest: blob, size_bytes: 1 };
+    store.put_compressed_form(&image.layers[0], "gzip-6", &form)?;
+    store.put_manifest_list("list", b"{}")
 }
 
 fn every_fail_point(action: &str, expect: impl Fn(std::process::ExitStatus) -> bool) {

@@ -9,7 +9,8 @@ use mica_store::*;
 use std::time::Duration;
 
 const HOUR: Option<Duration> = Some(Duration::from_secs(3600));
-const ALL: GcOptions = GcOptions { keep_cache: false, cache_unused_for: None, cache_mounts: false };
+const ALL: GcOptions =
+    GcOptions { keep_cache: false, cache_unused_for: None, cache_mounts: false, keep_downloads: false };
 
 fn open() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
@@ -205,12 +206,19 @@ fn a_record_keeps_its_layer_and_is_counted() {
         let kinds = [&usage.images, &usage.containers, &usage.volumes, &usage.cache];
         kinds.iter().map(|of| of.size_bytes).sum::<u64>() + usage.own_size_bytes
     };
+    let Download::Partial(mut download) = store.download(&digest("cut short"), &mut || ()).unwrap() else {
+        panic!("it is not stored");
+    };
+    download.append(&inputs).unwrap();
+    drop(download);
     let usage = store.usage().unwrap();
+    assert_eq!(usage.images.reclaimable_bytes, inputs.len() as u64);
     assert_eq!(usage.cache.count, 1);
     assert_eq!(usage.cache.size_bytes, 4096 + inputs.len() as u64);
     // The root, `layers`, `containers` and `volumes` themselves, and what a test's layer takes beside its 4096.
     assert!(sum(&usage).abs_diff(disk()) < 64 << 10, "{} {}", sum(&usage), disk());
     store.make_durable().unwrap();
+    assert_eq!(store.gc(GcOptions { keep_cache: true, ..ALL }).unwrap().downloads, 1);
     let before = disk();
     let freed = store.gc(ALL).unwrap();
     assert_eq!((freed.cache_records, freed.layers), (1, 1));

@@ -57,7 +57,7 @@ pub fn commit_image(store: &Store, text: &str, layers: &[&str]) -> Result<ImageR
         variant: String::new(),
     };
     let name = format!("example.test/{text}:latest");
-    store.commit_image(&record, &ImageCommit { names: &[&name], cache: &cache, blobs: &[] })?;
+    store.commit_image(&record, &ImageCommit { names: &[&name], cache: &cache, ..ImageCommit::default() })?;
     Ok(record)
 }
 
@@ -93,7 +93,11 @@ pub fn container_record(id_digit: char, name: &str, image: &ImageRecord) -> Cont
 pub fn check_store(root: &Path) {
     let store = Store::open(root).unwrap();
     store.sweep().unwrap();
-    assert_eq!(std::fs::read_dir(root.join("ingest")).unwrap().count(), 0, "ingest is empty after a sweep");
+    // But for downloads, which are gone on with.
+    for entry in std::fs::read_dir(root.join("ingest")).unwrap() {
+        let name = entry.unwrap().file_name();
+        assert!(name.to_string_lossy().starts_with("download-"), "{name:?} is left after a sweep");
+    }
     for image in store.images().unwrap() {
         store.read_blob(&image.record.id.0, 1 << 20).unwrap();
         store.read_blob(&image.record.manifest, 1 << 20).unwrap();
