@@ -118,8 +118,33 @@ pub fn extract_archive<E: From<LayerError>>(
 enum Node {
     /// A name of the file with this number in [`Applier::files`].
     File(usize),
-    /// Anything else.
-    Other(Entry),
+    /// Anything else. Boxed, as most nodes are files and all take the room of the largest.
+    Other(Box<Entry>),
+}
+
+impl Node {
+    fn other(entry: Entry) -> Node {
+        Node::Other(Box::new(entry))
+    }
+
+    /// What stands there, if it is no regular file.
+    fn kind(&self) -> Option<&Kind> {
+        match self {
+            Node::File(_) => None,
+            Node::Other(entry) => Some(&entry.kind),
+        }
+    }
+
+    /// The opaque mark of a directory.
+    fn opaque_mut(&mut self) -> Option<&mut bool> {
+        match self {
+            Node::Other(entry) => match &mut entry.kind {
+                Kind::Directory { opaque, .. } => Some(opaque),
+                _ => None,
+            },
+            Node::File(_) => None,
+        }
+    }
 }
 
 struct Applier<'a> {
@@ -128,18 +153,24 @@ struct Applier<'a> {
     /// By real path: no symbolic link is in it, and all that lies above is a directory node too. In byte order all that is
     /// inside a directory stands between `path/` and `path0`.
     nodes: BTreeMap<Vec<u8>, Node>,
-    /// Attributes of each file, whatever number of names it has.
-    files: Vec<Entry>,
-    /// Files copied from below by hard links, so that two links to one file stay one file.
-    copied: HashMap<Vec<u8>, usize>,
+    /// Attributes of each file, whatever number of names it has; names are in the nodes alone. Layers have hundreds of
+    /// thousands of these, and each is handed on, not copied, when the layer is finished.
+    #[expect(
+        clippy::vec_box,
+        reason = "a growing list of the entries themselves would be there twice while it moves"
+    )]
+    files: Vec<Box<Entry>>,
+    /// Files copied from below by hard links, and their first name here, so that two links to one file stay one file.
+    copied: HashMap<Vec<u8>, (usize, Vec<u8>)>,
     implied_directories: bool,
     lower_hardlinks: bool,
 }
 
 impl<'a> Applier<'a> {
     fn new(writer: TreeWriter, lower: &'a dyn Parents) -> Self {
-        let root = implied_directory(b"", lower);
-        let nodes = BTreeMap::from([(Vec::new(), Node::Other(root))]);
+        // What is below may still be on its way in: it is asked for the root's attributes only at the end.
+        let root = implied_directory(b"", &NoParents);
+        let nodes = BTreeMap::from([(Vec::new(), Node::other(root))]);
         let (files, copied) = (Vec::new(), HashMap::new());
         Self { writer, lower, nodes, files, copied, implied_directories: false, lower_hardlinks: false }
     }
@@ -198,7 +229,7 @@ impl<'a> Applier<'a> {
             _ => {
                 self.remove(&path)?;
                 self.writer.make_special(&entry)?;
-                self.nodes.insert(path, Node::Other(entry));
+                self.nodes.insert(path, Node::other(entry));
                 Ok(())
             }
         }
@@ -208,15 +239,13 @@ impl<'a> Applier<'a> {
         if let Kind::File { content: known, .. } = &mut entry.kind {
             *known = Some(content);
         }
+        entry.path = Vec::new();
         self.nodes.insert(path, Node::File(self.files.len()));
-        self.files.push(entry);
+        self.files.push(Box::new(entry));
     }
 
     fn set_directory(&mut self, path: Vec<u8>, mut entry: Entry) -> Result<()> {
-        let was_opaque = match self.nodes.get(&path) {
-            Some(Node::Other(Entry { kind: Kind::Directory { opaque, .. }, .. })) => Some(*opaque),
-            _ => None,
-        };
+        let was_opaque = self.nodes.get_mut(&path).and_then(Node::opaque_mut).copied();
         let opaque = match was_opaque {
             Some(opaque) => opaque,
             None => {
@@ -229,32 +258,30 @@ impl<'a> Applier<'a> {
         };
         entry.kind = Kind::Directory { opaque, implied: false };
         entry.path.clone_from(&path);
-        self.nodes.insert(path, Node::Other(entry));
+        self.nodes.insert(path, Node::other(entry));
         Ok(())
     }
 
     fn set_opaque(&mut self, path: &[u8]) {
-        if let Some(Node::Other(Entry { kind: Kind::Directory { opaque, .. }, .. })) =
-            self.nodes.get_mut(path)
-        {
+        if let Some(opaque) = self.nodes.get_mut(path).and_then(Node::opaque_mut) {
             *opaque = true;
         }
     }
 
     fn is_whiteout(&self, path: &[u8]) -> bool {
-        matches!(self.nodes.get(path), Some(Node::Other(Entry { kind: Kind::Whiteout, .. })))
+        matches!(self.nodes.get(path).and_then(Node::kind), Some(Kind::Whiteout))
     }
 
     /// Hides what lower layers have at `path`. Image-spec `layer.md`: whiteouts apply to lower layers only, so what this
     /// layer itself has there stays, in whatever order the tar says it.
     fn hide(&mut self, path: Vec<u8>, entry: Entry) -> Result<()> {
-        match self.nodes.get_mut(&path) {
-            Some(Node::Other(Entry { kind: Kind::Directory { opaque, .. }, .. })) => *opaque = true,
-            Some(_) => {}
+        match self.nodes.get_mut(&path).map(Node::opaque_mut) {
+            Some(Some(opaque)) => *opaque = true,
+            Some(None) => {}
             None => {
                 self.writer.make_whiteout(&path)?;
                 let entry = Entry { path: path.clone(), kind: Kind::Whiteout, xattrs: Vec::new(), ..entry };
-                self.nodes.insert(path, Node::Other(entry));
+                self.nodes.insert(path, Node::other(entry));
             }
         }
         Ok(())
@@ -278,9 +305,9 @@ impl<'a> Applier<'a> {
                 Kind::Directory { .. } | Kind::Whiteout => Err(missing()),
                 // Only files keep their links in an index; a second name of another thing is a second thing.
                 _ => {
-                    let entry = Entry { path: path.clone(), ..entry.clone() };
+                    let entry = Entry { path: path.clone(), ..(**entry).clone() };
                     self.writer.make_special(&entry)?;
-                    self.nodes.insert(path, Node::Other(entry));
+                    self.nodes.insert(path, Node::other(entry));
                     Ok(())
                 }
             },
@@ -289,12 +316,9 @@ impl<'a> Applier<'a> {
     }
 
     fn link_lower(&mut self, path: Vec<u8>, target: &[u8]) -> Result<Option<()>> {
-        let copied = self.copied.get(target).copied();
-        let known = copied.and_then(|number| {
-            let held = self.files.get(number)?.path.clone();
-            matches!(self.nodes.get(&held), Some(Node::File(other)) if *other == number)
-                .then_some((number, held))
-        });
+        let known = self.copied.get(target).cloned().filter(
+            |(number, held)| matches!(self.nodes.get(held), Some(Node::File(other)) if other == number),
+        );
         if let Some((number, held)) = known {
             self.writer.link(&held, &path)?;
             self.nodes.insert(path, Node::File(number));
@@ -307,7 +331,7 @@ impl<'a> Applier<'a> {
         entry.xattrs.retain(|(name, _)| !is_overlay_xattr(name));
         let (content, size) = self.writer.copy_file(&entry, &mut file)?;
         entry.kind = Kind::File { size, content: None };
-        self.copied.insert(target.to_vec(), self.files.len());
+        self.copied.insert(target.to_vec(), (self.files.len(), path.clone()));
         self.keep_file(path, entry, content);
         Ok(Some(()))
     }
@@ -367,9 +391,9 @@ impl<'a> Applier<'a> {
                 _ => {}
             }
             let next = join(said, &real, &component)?;
-            match self.nodes.get(&next) {
-                Some(Node::Other(Entry { kind: Kind::Directory { .. }, .. })) => real = next,
-                Some(Node::Other(Entry { kind: Kind::Symlink { target }, .. })) => {
+            match self.nodes.get(&next).map(Node::kind) {
+                Some(Some(Kind::Directory { .. })) => real = next,
+                Some(Some(Kind::Symlink { target })) => {
                     links_followed += 1;
                     if links_followed > LINKS_FOLLOWED_MAX {
                         return Err(LayerError::LinkLoop {
@@ -382,7 +406,7 @@ impl<'a> Applier<'a> {
                     }
                     waiting.extend(target.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec));
                 }
-                None | Some(Node::Other(Entry { kind: Kind::Whiteout, .. })) => {
+                None | Some(Some(Kind::Whiteout)) => {
                     if !make {
                         return Ok(None);
                     }
@@ -413,35 +437,49 @@ impl<'a> Applier<'a> {
         };
         self.remove(path)?;
         self.writer.make_directory(path)?;
-        self.nodes.insert(path.to_vec(), Node::Other(entry));
+        self.nodes.insert(path.to_vec(), Node::other(entry));
         Ok(())
     }
 
+    /// The root that the tar did not speak of looks as the one below.
+    fn finish_root(&mut self) {
+        if let Some(Node::Other(root)) = self.nodes.get_mut(&b""[..])
+            && let Kind::Directory { implied: true, opaque } = root.kind
+        {
+            **root = implied_directory(b"", self.lower);
+            root.kind = Kind::Directory { implied: true, opaque };
+        }
+    }
+
     fn finish(&mut self) -> Result<Applied> {
+        self.finish_root();
         let mut nodes: Vec<_> = std::mem::take(&mut self.nodes).into_iter().collect();
         nodes.sort_by(|(a, _), (b, _)| compare_paths(a, b));
-        let mut first_names: Vec<Option<Vec<u8>>> = vec![None; self.files.len()];
-        let mut entries = Vec::with_capacity(nodes.len());
+        let mut files: Vec<Option<Box<Entry>>> =
+            std::mem::take(&mut self.files).into_iter().map(Some).collect();
+        // Where the first name of each file stands.
+        let mut first: Vec<usize> = vec![0; files.len()];
+        let mut entries: Vec<Entry> = Vec::with_capacity(nodes.len());
         for (path, node) in nodes {
-            entries.push(match node {
-                Node::Other(entry) => entry,
-                Node::File(number) => {
-                    let (Some(file), Some(first_name)) =
-                        (self.files.get(number), first_names.get_mut(number))
-                    else {
-                        continue;
-                    };
-                    match first_name {
-                        None => {
-                            *first_name = Some(path.clone());
-                            Entry { path, ..file.clone() }
-                        }
-                        Some(first) => {
-                            Entry { path, kind: Kind::Hardlink { target: first.clone() }, ..file.clone() }
-                        }
-                    }
+            let number = match node {
+                Node::Other(entry) => {
+                    entries.push(*entry);
+                    continue;
                 }
-            });
+                Node::File(number) => number,
+            };
+            let (Some(file), Some(first)) = (files.get_mut(number), first.get_mut(number)) else { continue };
+            match file.take() {
+                Some(file) => {
+                    *first = entries.len();
+                    entries.push(Entry { path, ..*file });
+                }
+                None => {
+                    let Some(named) = entries.get(*first) else { continue };
+                    let kind = Kind::Hardlink { target: named.path.clone() };
+                    entries.push(Entry { path, kind, ..named.clone() });
+                }
+            }
         }
         // The last first, so that a directory is finished after all that is inside: later work in it would change its time.
         for entry in entries.iter().rev().filter(|entry| entry.is_directory()) {

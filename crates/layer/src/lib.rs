@@ -2,7 +2,8 @@
 //!
 //! **Here**: compressed streams ([`compress`]), reading tars ([`tar_entry`], [`sparse`]), applying a layer ([`apply`]), making
 //! one from files that stand elsewhere ([`assemble`]: COPY), making one from the upper directory of an overlay ([`diff`]: RUN),
-//! and writing a layer as tar again ([`write_tar`]).
+//! writing a layer as tar again ([`write_tar`]), compressing it for a registry ([`encode`]), and finding files in a tar by
+//! their paths ([`members`]: archives of images).
 //! **Not here**: what layers and stacks of them are as values (`tree`), where trees are kept and when they are durable
 //! (`store`: nothing here calls fsync), mounting (`runtime`), media types and digests of blobs (`oci`, `image`).
 //!
@@ -20,6 +21,8 @@
 //! 6. A tree depends on lower layers only where [`apply::Applied`] says so; else it is the same on any stack.
 //! 7. The tar of a layer that was made here is not kept: [`write_tar::write_tar`] makes it from index and tree, always the same
 //!    bytes, whose SHA-256 is the diff ID that `assemble` and `diff` computed while they read the files once.
+//! 8. So is its compressed form: the same bytes for every number of threads, under a name that changes when they do
+//!    ([`encode::FORM`]).
 //!
 //! **On disk** (Linux `Documentation/filesystems/overlayfs.rst`):
 //! ```text
@@ -38,8 +41,10 @@ pub mod apply;
 pub mod assemble;
 pub mod compress;
 pub mod diff;
+pub mod encode;
 pub mod error;
 pub(crate) mod holes;
+pub mod members;
 pub(crate) mod ordered;
 pub(crate) mod pipeline;
 pub mod sparse;
@@ -53,6 +58,8 @@ pub mod write_tar;
 mod apply_tests;
 #[cfg(test)]
 mod diff_tests;
+#[cfg(test)]
+mod encode_tests;
 #[cfg(test)]
 mod root_tests;
 #[cfg(test)]

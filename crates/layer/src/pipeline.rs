@@ -33,8 +33,9 @@ pub(crate) fn run<T>(
         let (to_hash, hashed) = sync_channel(CHUNKS_WAITING_MAX);
         let (to_spare, spare) = channel();
         let spare_of_hash = to_spare.clone();
-        scope.spawn(move || read_all(reader, &to_work, &to_hash, &spare));
-        let hashing = scope.spawn(move || hash_all(&hashed, &spare_of_hash));
+        let named = thread::Builder::new;
+        named().spawn_scoped(scope, move || read_all(reader, &to_work, &to_hash, &spare))?;
+        let hashing = named().spawn_scoped(scope, move || hash_all(&hashed, &spare_of_hash))?;
         let mut reader = ChunkReader { chunks, spare: to_spare, chunk: Arc::default(), position: 0 };
         let outcome = work(&mut reader);
         // Before the threads are waited for: the reading one stops when nobody takes its chunks.
