@@ -26,11 +26,13 @@ pub struct Outcome {
     pub time: Duration,
 }
 
-/// A `mica` binary with a store of its own, removed at the end.
+/// A `mica` binary with a store of its own, removed at the end, and with settings of its own: no test reaches a registry
+/// that it did not start, nor reads the logins of whoever runs it.
 #[derive(Debug)]
 pub struct Mica {
     binary: PathBuf,
     root: PathBuf,
+    settings: TempDir,
     // Keeps the directory until the end; `None` for a store that someone else made.
     _dir: Option<TempDir>,
 }
@@ -42,12 +44,12 @@ impl Mica {
     pub fn new(binary: &str) -> Mica {
         let dir = Mica::temporary_dir();
         let root = dir.path().join("r");
-        Mica { binary: binary_path(binary), root, _dir: Some(dir) }
+        Mica { binary: binary_path(binary), root, settings: settings(), _dir: Some(dir) }
     }
 
     /// A store at a place that the test chose and removes itself.
     pub fn at(binary: &str, root: &Path) -> Mica {
-        Mica { binary: binary_path(binary), root: root.to_owned(), _dir: None }
+        Mica { binary: binary_path(binary), root: root.to_owned(), settings: settings(), _dir: None }
     }
 
     /// A directory that goes away with the value, on the filesystem where stores are made.
@@ -71,7 +73,18 @@ impl Mica {
     pub fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
         let mut command = Command::new(&self.binary);
         command.arg("--root").arg(&self.root).args(arguments).stdin(Stdio::null());
+        isolate(&mut command, self.settings.path());
         command
+    }
+
+    /// Lets a registry on loopback (`127.0.0.1:PORT`) stand in for Docker Hub. Until then the Hub refuses connections.
+    pub fn set_hub(&self, host: &str) {
+        write_hub(self.settings.path(), host);
+    }
+
+    /// Where its settings and logins are, as `XDG_CONFIG_HOME`; docker's `config.json` is in `docker`.
+    pub fn settings(&self) -> &Path {
+        self.settings.path()
     }
 
     /// Runs it, whatever the result.
@@ -140,9 +153,55 @@ impl std::fmt::Display for Outcome {
     }
 }
 
+/// A directory for [`isolate`].
+fn settings() -> TempDir {
+    let dir = Mica::temporary_dir();
+    write_settings(dir.path());
+    dir
+}
+
+/// Lets a `mica` find settings and logins in this directory alone. They are made where they are not: no registry is named but
+/// Docker Hub, which is not there.
+pub fn isolate(command: &mut Command, settings: &Path) {
+    if !settings.join("registries.conf").exists() {
+        write_settings(settings);
+    }
+    command
+        .env("XDG_CONFIG_HOME", settings)
+        .env("CONTAINERS_REGISTRIES_CONF", settings.join("registries.conf"))
+        .env("DOCKER_CONFIG", settings.join("docker"))
+        .env_remove("REGISTRY_AUTH_FILE")
+        .env_remove("XDG_RUNTIME_DIR");
+}
+
+fn write_settings(settings: &Path) {
+    write_hub(settings, "127.0.0.1:1");
+    std::fs::create_dir_all(settings.join("docker")).expect("a directory for logins");
+    std::fs::write(settings.join("registries.conf"), "").expect("settings");
+}
+
+fn write_hub(settings: &Path, host: &str) {
+    let dir = settings.join("containerd/certs.d/docker.io");
+    std::fs::create_dir_all(&dir).expect("a directory for settings");
+    std::fs::write(dir.join("hosts.toml"), format!("server = \"http://{host}\"\n")).expect("settings");
+}
+
 /// Whether the test runs as root.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// The same command, with SIGINT as a shell's own: who runs the tests in the background has it ignored, and that is inherited.
+pub fn with_interrupt(command: &Command) -> Command {
+    let mut wrapped = Command::new("env");
+    wrapped.arg("--default-signal=INT").arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    wrapped
 }
 
 /// Runs a command to its end or to the deadline, past which it is killed and the test fails.

@@ -170,10 +170,13 @@ fn read_member(file: &Path, place: (u64, u64)) -> io::Result<Vec<u8>> {
 }
 
 fn apply_layer(flattened: &mut Flattened, file: &Path, place: (u64, u64)) -> io::Result<()> {
-    let mut magic = [0; 2];
+    let mut magic = [0; 4];
     let _ = open_member(file, place)?.read(&mut magic)?;
     let mut source = open_member(file, place)?;
-    if magic != [0x1f, 0x8b] {
+    if magic == [0x28, 0xb5, 0x2f, 0xfd] {
+        return flattened.apply(zstd::Decoder::new(source)?);
+    }
+    if magic[..2] != [0x1f, 0x8b] {
         return flattened.apply(io::BufReader::with_capacity(1 << 16, source));
     }
     let mut child = Command::new("gzip").arg("-dc").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
