@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mica_layer::LayerError;
-use mica_layer::apply::{Applied, ApplyContext, Mapping, apply_layer};
+use mica_layer::apply::{Applied, ApplyContext, Mapping, Parents, apply_layer};
 use mica_layer::compress::{Compression, Limits, decompress};
 use mica_layer::tar_entry::TarLimits;
 use mica_layer::write_tar::{END, encode_header, first_name, padding, write_tar};
@@ -15,7 +15,7 @@ use mica_sys::error::ErrorAt;
 use mica_tree::{Index, Kind};
 use sha2::{Digest as _, Sha256};
 
-use crate::chain::{Chain, open_in_tree};
+use crate::chain::open_in_tree;
 use crate::error::Result;
 
 /// A layer that was applied and is not yet committed.
@@ -64,7 +64,7 @@ impl<R: Read> Read for SharedTee<R> {
 pub(crate) fn ingest_layer(
     store: &Store,
     reader: impl Read + Send + 'static,
-    below: &Chain,
+    below: &dyn Parents,
     mapping: Mapping,
     keep: Keep<'_>,
 ) -> std::result::Result<Ingested, IngestError> {
@@ -162,6 +162,15 @@ impl Ingested {
             None => None,
         };
         let tar_size_bytes = self.applied.tar_size_bytes;
+        self.commit_as(store, diff_id, tar_size_bytes, chain_id, origin)
+    }
+
+    /// Commits a layer whose bytes are a blob of the store already: `blob` is its digest and media type. One that mica would
+    /// write in the same bytes does not need it.
+    pub fn commit_of_blob(self, store: &Store, chain_id: &ChainId, blob: (Digest, String)) -> Result<Layer> {
+        let (diff_id, tar_size_bytes) = (self.diff_id(), self.applied.tar_size_bytes);
+        let is_made_of_tree = blob.0 == diff_id.0 && self.is_canonical()?;
+        let origin = (!is_made_of_tree).then_some(blob);
         self.commit_as(store, diff_id, tar_size_bytes, chain_id, origin)
     }
 

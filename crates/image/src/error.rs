@@ -7,6 +7,7 @@ use mica_store::StoreError;
 use mica_tree::IndexError;
 
 use crate::change::ChangeError;
+use crate::push::PushError;
 
 /// Result of a call of this room.
 pub type Result<T> = std::result::Result<T, ImageError>;
@@ -21,12 +22,34 @@ pub enum ImageError {
     /// A Linux call failed.
     #[error(transparent)]
     Sys(#[from] mica_sys::Error),
+    /// The registry did not do what it was asked.
+    #[error(transparent)]
+    Registry(#[from] mica_registry_client::RegistryError),
+    /// A manifest list cannot be.
+    #[error(transparent)]
+    List(#[from] crate::manifest_list::ListError),
     /// A name cannot be one.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
     /// A document of the store is not what it should be.
     #[error(transparent)]
     Document(#[from] DocumentError),
+    /// What the registry has cannot be pulled.
+    #[error("{reference}: {source}")]
+    Pull {
+        /// What was pulled, in familiar form.
+        reference: String,
+        /// Why.
+        source: Box<crate::pull::PullError>,
+    },
+    /// What the store has cannot be pushed.
+    #[error("{}", push_text(reference, source))]
+    Push {
+        /// What was pushed, in familiar form.
+        reference: String,
+        /// Why.
+        source: Box<PushError>,
+    },
     /// No image has that name or ID.
     #[error("No such image: {text}")]
     NotFound {
@@ -121,6 +144,19 @@ pub enum ImageError {
         platform: String,
         /// What there is.
         offered: String,
+    },
+    /// The name has no image of that platform.
+    #[error(
+        "image with reference {text} was found but does not provide the specified platform ({platform}); it has {}",
+        offered.join(", ")
+    )]
+    PlatformMissing {
+        /// The name or ID as it was given.
+        text: String,
+        /// What was wanted.
+        platform: String,
+        /// What is in the store.
+        offered: Vec<String>,
     },
     /// A member is referred to and absent.
     #[error("the archive refers to `{member}`, which is not in it")]
@@ -241,6 +277,16 @@ pub enum ImageError {
     /// A change to the config is not understood.
     #[error(transparent)]
     Change(#[from] ChangeError),
+}
+
+/// Docker's own words name the reference themselves.
+fn push_text(reference: &str, source: &PushError) -> String {
+    match source {
+        PushError::NoImage { .. } | PushError::NoTag { .. } | PushError::NoPlatform { .. } => {
+            source.to_string()
+        }
+        _ => format!("{reference}: {source}"),
+    }
 }
 
 fn short(id: &str) -> &str {

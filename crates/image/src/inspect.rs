@@ -1,7 +1,7 @@
 //! All that is known of an image, in the shape of `docker image inspect`.
 
-use mica_oci::{ImageId, Reference, chain_ids};
-use mica_store::Store;
+use mica_oci::{Document, ImageId, MANIFEST_SIZE_BYTES_MAX, Reference, chain_ids};
+use mica_store::{ImageRecord, Store};
 use serde_json::{Map, Value, json};
 
 use crate::error::Result;
@@ -12,8 +12,11 @@ pub fn inspect(store: &Store, id: &ImageId) -> Result<Value> {
     let record = record(store, id)?;
     let bytes = config_bytes(store, id)?;
     let config = mica_oci::ImageConfig::parse(&bytes)?;
-    let names: Vec<Reference> =
-        store.names_of(id)?.iter().filter_map(|name| Reference::parse(name).ok()).collect();
+    let mut names = store.names_of(id)?;
+    names.extend(store.other_names_of(id)?);
+    let descriptor = descriptor(store, &names, &record)?;
+    let mut names: Vec<Reference> = names.iter().filter_map(|name| Reference::parse(name).ok()).collect();
+    names.sort_by_key(Reference::canonical);
     let familiar = |with_digest: bool| -> Vec<String> {
         let names = names.iter().filter(|name| name.digest().is_some() == with_digest);
         names.map(Reference::familiar).collect()
@@ -60,10 +63,30 @@ pub fn inspect(store: &Store, id: &ImageId) -> Result<Value> {
             json!({ "Type": config.rootfs.kind, "Layers": config.rootfs.diff_ids }),
         );
         object.insert("Metadata".to_owned(), json!({ "LastTagTime": "0001-01-01T00:00:00Z" }));
-        let manifest = json!({ "digest": record.manifest.to_string() });
-        object.insert("Descriptor".to_owned(), manifest);
+        object.insert("Descriptor".to_owned(), descriptor);
     }
     Ok(value)
+}
+
+/// What its names lead to in their registry, where that is stored; else its manifest.
+fn descriptor(store: &Store, names: &[String], record: &ImageRecord) -> Result<Value> {
+    let mut targets = Vec::new();
+    for name in names {
+        targets.extend(store.target_of(name)?);
+    }
+    for digest in targets.iter().chain([&record.manifest]) {
+        // A document that is damaged or was of another image is no reason not to show this one.
+        if let Ok(bytes) = store.read_blob(digest, MANIFEST_SIZE_BYTES_MAX)
+            && let Ok(document) = Document::parse(&bytes, None)
+        {
+            return Ok(json!({
+                "mediaType": document.media_type(),
+                "digest": digest.to_string(),
+                "size": bytes.len(),
+            }));
+        }
+    }
+    Ok(json!({ "digest": record.manifest.to_string() }))
 }
 
 /// The config with the fields that templates of scripts ask for, also where the image does not set them.

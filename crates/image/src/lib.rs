@@ -5,8 +5,10 @@
 //! (`mica-build`), tables and prompts (`mica-cli`).
 //!
 //! **Nouns**: an *image* is an image config and layers, known by its *image ID*, the digest of the config's exact
-//! bytes; a *name* is a canonical reference that leads to it; a *dangling* image has no name; an *archive* is what
-//! `docker save` writes or an OCI layout, in a tar or as a directory; a *member* is a file of an archive.
+//! bytes; a *name* is a canonical reference that leads to it, with a tag or with a digest, and may have images of other
+//! platforms beside it; a *dangling* image has no name with a tag; an *archive* is what
+//! `docker save` writes or an OCI layout, in a tar or as a directory; a *member* is a file of an archive; a *manifest list* is an index that
+//! is put together by hand, of images that registries have.
 //!
 //! **Invariants**
 //! 1. A name moves only after all it leads to is stored, in one transaction.
@@ -38,11 +40,15 @@ mod inspect;
 mod list;
 mod load;
 mod load_plan;
+mod manifest_list;
 mod prune;
+mod pull;
+mod push;
 mod remove;
 mod resolve;
 mod save;
 mod tag;
+mod transfer_event;
 
 pub use built::{BuiltImage, put_built};
 pub use chain::{Chain, read_index};
@@ -52,12 +58,18 @@ pub use history::{HistoryRow, history};
 pub use import::{ImportOptions, import};
 pub use inspect::inspect;
 pub use list::{ListFilter, ListRow, list};
-pub use load::{Loaded, Source, load};
+pub use load::{Loaded, Source, load, load_for};
+pub use manifest_list::{
+    ListError, ListMember, ManifestList, PlatformChange, RemoteManifest, remote_manifest,
+};
 pub use prune::{PruneFilter, Pruned, prune};
-pub use remove::{Removal, Removed, remove};
-pub use resolve::{config, config_bytes, manifest, record, require, resolve};
-pub use save::save;
+pub use pull::{PullError, PullRequest, Pulled, pull};
+pub use push::{PushError, PushRequest, Pushed, push};
+pub use remove::{Removal, Removed, remove, remove_platforms};
+pub use resolve::{config, config_bytes, manifest, record, require, resolve, resolve_platform};
+pub use save::{save, save_for};
 pub use tag::tag;
+pub use transfer_event::{LayerState, TransferEvent, Watch};
 
 use mica_layer::apply::Mapping;
 

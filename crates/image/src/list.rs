@@ -31,7 +31,7 @@ pub struct ListRow {
 /// Which images; what is not set lets all pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListFilter {
-    /// Without any name, or with one.
+    /// Without a tag, or with any name at all, be it by digest: as docker's filter.
     pub dangling: Option<bool>,
     /// Have all of these labels; with a value, this value.
     pub labels: Vec<(String, Option<String>)>,
@@ -45,7 +45,7 @@ pub struct ListFilter {
     pub references: Vec<String>,
 }
 
-/// Images and their names, the youngest first.
+/// Images and their names, the youngest first. A name with several images shows the one that it leads to.
 pub fn list(store: &Store, filter: &ListFilter) -> Result<Vec<ListRow>> {
     let mut before = filter.until_unix_s;
     for text in &filter.before {
@@ -66,17 +66,28 @@ pub fn list(store: &Store, filter: &ListFilter) -> Result<Vec<ListRow>> {
         if !filter.labels.is_empty() && !has_labels(store, &image.record.id, &filter.labels)? {
             continue;
         }
-        if filter.dangling.is_some_and(|dangling| dangling != image.names.is_empty()) {
+        let is_left_out = match filter.dangling {
+            None => false,
+            Some(true) => image.names.iter().any(|name| is_tag(name)),
+            Some(false) => image.names.is_empty(),
+        };
+        if is_left_out {
             continue;
         }
-        rows_of(&image, created, filter, &mut rows);
+        rows_of(store, &image, created, filter, &mut rows)?;
     }
     // Stable: images of one second stay as the store has them, the last stored first.
     rows.sort_by_key(|row| std::cmp::Reverse(row.created_unix_s));
     Ok(rows)
 }
 
-fn rows_of(image: &ImageSummary, created_unix_s: i64, filter: &ListFilter, rows: &mut Vec<ListRow>) {
+fn rows_of(
+    store: &Store,
+    image: &ImageSummary,
+    created_unix_s: i64,
+    filter: &ListFilter,
+    rows: &mut Vec<ListRow>,
+) -> Result<()> {
     let row = |name: Option<&Reference>, digest: Option<&Digest>| ListRow {
         id: image.record.id.clone(),
         repository: name.map(Reference::familiar_name),
@@ -91,21 +102,45 @@ fn rows_of(image: &ImageSummary, created_unix_s: i64, filter: &ListFilter, rows:
     let fits = |name: &Reference| {
         filter.references.is_empty() || filter.references.iter().any(|pattern| is_match(pattern, name))
     };
-    if names.is_empty() && filter.references.is_empty() {
+    if names.is_empty() && image.other_names.is_empty() && filter.references.is_empty() {
         rows.push(row(None, None));
     }
     for name in &names {
         let of_repository = |other: &&Reference| other.name() == name.name();
+        // A digest is shown beside the tags of its repository, if there are any.
         let is_shown = match name.digest() {
             None => true,
-            // Shown beside the tag of the same repository, if there is one.
             Some(_) => !names.iter().filter(of_repository).any(|other| other.digest().is_none()),
         };
-        if is_shown && fits(name) {
-            let digest = names.iter().filter(of_repository).find_map(Reference::digest);
-            rows.push(row(Some(name), digest));
+        if !is_shown || !fits(name) {
+            continue;
         }
+        let digests: Vec<&Digest> = match name.digest() {
+            Some(digest) => vec![digest],
+            None => names.iter().filter(of_repository).filter_map(Reference::digest).collect(),
+        };
+        let digest = match digests.as_slice() {
+            [] => None,
+            [digest] => Some(*digest),
+            // The same image was pulled under several: that of this tag.
+            [first, ..] => {
+                let target = store.target_of(&name.canonical())?;
+                Some(
+                    digests
+                        .iter()
+                        .find(|digest| target.as_ref() == Some(**digest))
+                        .map_or(*first, |own| *own),
+                )
+            }
+        };
+        rows.push(row(Some(name), digest));
     }
+    Ok(())
+}
+
+/// Whether a name has a tag, not a digest.
+pub(crate) fn is_tag(name: &str) -> bool {
+    Reference::parse(name).is_ok_and(|name| name.digest().is_none())
 }
 
 /// Whether a name fits a pattern, with its tag or without.

@@ -5,11 +5,12 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
 use mica_layer::compress::Compression;
+use mica_layer::members::Range;
 use mica_oci::{Descriptor, DiffId, Digest, ImageId, Manifest, Platform, chain_ids, media_type};
 use mica_store::{ImageCommit, Layer, Lease, Store};
 
 use crate::apply_into_store::{IngestError, Keep, ingest_layer};
-use crate::archive::{Archive, Range};
+use crate::archive::Archive;
 use crate::built::{image_record, uncompressed};
 use crate::chain::{Chain, read_index};
 use crate::error::{ImageError, Result};
@@ -36,6 +37,17 @@ pub struct Loaded {
 
 /// Loads all images of an archive: docker's, or an OCI layout.
 pub fn load(store: &Store, source: Source, rootless: bool) -> Result<Vec<Loaded>> {
+    load_for(store, source, None, rootless)
+}
+
+/// As [`load`], but only images of a platform, if one is given; an archive without any is an error. Without, this machine's
+/// are taken where there is a choice.
+pub fn load_for(
+    store: &Store,
+    source: Source,
+    platform: Option<&Platform>,
+    rootless: bool,
+) -> Result<Vec<Loaded>> {
     let lease = store.lease()?;
     let archive = match source {
         Source::Stream(reader) => Archive::of_stream(store, reader)?,
@@ -43,7 +55,7 @@ pub fn load(store: &Store, source: Source, rootless: bool) -> Result<Vec<Loaded>
         Source::Directory(directory) => Archive::of_directory(directory),
     };
     let mut loaded = Vec::new();
-    for image in plan(&archive, &Platform::host())? {
+    for image in planned(&archive, platform)? {
         load_image(store, &lease, &archive, &image, rootless)?;
         let names = image.names.iter().map(mica_oci::Reference::familiar).collect();
         loaded.push(Loaded { names, id: image.id });
@@ -51,6 +63,19 @@ pub fn load(store: &Store, source: Source, rootless: bool) -> Result<Vec<Loaded>
     // The archive may be gone tomorrow.
     store.make_durable()?;
     Ok(loaded)
+}
+
+fn planned(archive: &Archive, platform: Option<&Platform>) -> Result<Vec<PlannedImage>> {
+    let Some(platform) = platform else { return plan(archive, &Platform::host()) };
+    let (fit, others): (Vec<_>, Vec<_>) = plan(archive, platform)?.into_iter().partition(|image| {
+        let own = image.config.platform();
+        platform.runs().iter().any(|runs| runs.is_same(&own))
+    });
+    if fit.is_empty() {
+        let offered: Vec<String> = others.iter().map(|image| image.config.platform().to_string()).collect();
+        return Err(ImageError::NoPlatform { platform: platform.to_string(), offered: offered.join(", ") });
+    }
+    Ok(fit)
 }
 
 fn load_image(
@@ -104,7 +129,7 @@ fn load_image(
     let names: Vec<String> = image.names.iter().map(mica_oci::Reference::canonical).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let record = image_record(image.id.clone(), manifest, &image.config, size_bytes);
-    store.commit_image(&record, &ImageCommit { blobs: &blobs, names: &names, cache: &[] })?;
+    store.commit_image(&record, &ImageCommit { blobs: &blobs, names: &names, ..ImageCommit::default() })?;
     Ok(())
 }
 

@@ -1,11 +1,11 @@
 //! Removing images that nothing uses.
 
-use mica_oci::{Digest, Reference};
+use mica_oci::{Digest, ImageId, Reference};
 use mica_store::Store;
 
 use crate::error::Result;
-use crate::list::{has_labels, unix_seconds};
-use crate::remove::{Leftovers, Removed, untag};
+use crate::list::{has_labels, is_tag, unix_seconds};
+use crate::remove::{Leftovers, Removed};
 
 /// Which images may go.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,13 +29,15 @@ pub struct Pruned {
     pub reclaimed_bytes: u64,
 }
 
-/// Removes images that no container stands on: those without a name, or with `all` those with names too.
+/// Removes images that no container stands on: those without a tag, or with `all` those with tags too. An image of another
+/// platform goes with its names. Without a filter downloads that were cut short go too.
 pub fn prune(store: &Store, all: bool, filter: &PruneFilter) -> Result<Pruned> {
     let mut removed = Vec::new();
     let mut leftovers = Leftovers::default();
     for image in store.images()? {
         let id = &image.record.id;
-        if image.containers_count > 0 || !(all || image.names.is_empty()) {
+        let has_tag = |names: &[String]| names.iter().any(|name| is_tag(name));
+        if image.containers_count > 0 || has_tag(&image.other_names) || !all && has_tag(&image.names) {
             continue;
         }
         if filter.until_unix_s.is_some_and(|until| unix_seconds(&image.record.created) >= until) {
@@ -52,15 +54,15 @@ pub fn prune(store: &Store, all: bool, filter: &PruneFilter) -> Result<Pruned> {
             continue;
         }
         for name in image.names.iter().filter_map(|name| Reference::parse(name).ok()) {
-            untag(store, &name, &mut removed)?;
+            if !leads_to_one_in_use(store, &name, id)? {
+                leftovers.untag(store, &name, id, &mut removed)?;
+            }
         }
-        match leftovers.delete(store, id, &mut removed) {
-            // A container was made of it a moment ago.
-            Err(crate::ImageError::Store(mica_store::StoreError::ImageInUse { .. })) => {}
-            other => other?,
-        }
+        leftovers.delete_unused(store, id, &mut removed)?;
     }
-    let reclaimed_bytes = leftovers.collect(store, &mut removed)?;
+    // Of downloads that were cut short nothing is known that a filter could ask for.
+    let keep_downloads = *filter != PruneFilter::default();
+    let reclaimed_bytes = leftovers.collect(store, keep_downloads, &mut removed)?;
     let mut pruned = Pruned { reclaimed_bytes, ..Pruned::default() };
     for removed in removed {
         match removed {
@@ -69,4 +71,16 @@ pub fn prune(store: &Store, all: bool, filter: &PruneFilter) -> Result<Pruned> {
         }
     }
     Ok(pruned)
+}
+
+/// Leads a name away from an image that is to go, if a container stands on one of another platform that the name has: then
+/// the name stays with those.
+fn leads_to_one_in_use(store: &Store, name: &Reference, id: &ImageId) -> Result<bool> {
+    let name = name.canonical();
+    for other in store.images_of(&name)?.iter().filter(|other| *other != id) {
+        if !store.image_users(other)?.is_empty() {
+            return Ok(store.remove_image_of(&name, id)?);
+        }
+    }
+    Ok(false)
 }

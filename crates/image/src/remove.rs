@@ -1,10 +1,10 @@
 //! Taking names and images away, by docker's rules.
 
-use mica_oci::{Digest, ImageId, Reference, chain_ids};
-use mica_store::{GcOptions, Store};
+use mica_oci::{ChainId, DiffId, Digest, ImageId, Platform, Reference, chain_ids};
+use mica_store::{GcOptions, Store, StoreError};
 
 use crate::error::{ImageError, Result};
-use crate::resolve::{record, require};
+use crate::resolve::{name_of, record, require, resolve_platform};
 
 /// What went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,30 +26,65 @@ pub struct Removal {
     pub reclaimed_bytes: u64,
 }
 
-/// Layers of images that were removed; gone once they were collected.
+/// What is left to go once names and images went.
 #[derive(Default)]
-pub(crate) struct Leftovers(Vec<(mica_oci::DiffId, mica_oci::ChainId)>);
+pub(crate) struct Leftovers {
+    /// Of images that were removed; gone once they were collected.
+    layers: Vec<(DiffId, ChainId)>,
+    /// Images of other platforms that names had which went.
+    images: Vec<ImageId>,
+}
 
 impl Leftovers {
-    /// Removes the image itself.
-    pub fn delete(&mut self, store: &Store, id: &ImageId, removed: &mut Vec<Removed>) -> Result<()> {
-        let layers = record(store, id)?.layers;
-        if store.remove_image(id)? {
-            removed.push(Removed::Deleted(id.0.clone()));
-            let chains = chain_ids(&layers);
-            self.0.extend(layers.into_iter().zip(chains).rev());
+    /// Removes a name of an image, unless somebody has let it lead to another since.
+    pub fn untag(
+        &mut self,
+        store: &Store,
+        name: &Reference,
+        id: &ImageId,
+        removed: &mut Vec<Removed>,
+    ) -> Result<()> {
+        let images = store.images_of(&name.canonical())?;
+        if store.remove_name_of(&name.canonical(), id)? {
+            removed.push(Removed::Untagged(name.familiar()));
+            self.images.extend(images.into_iter().skip(1));
         }
         Ok(())
     }
 
+    /// Removes the image itself, which lost its names before; if it has one again, somebody pulled or made it anew.
+    pub fn delete(&mut self, store: &Store, id: &ImageId, removed: &mut Vec<Removed>) -> Result<()> {
+        let layers = record(store, id)?.layers;
+        if store.remove_unnamed_image(id)? {
+            removed.push(Removed::Deleted(id.0.clone()));
+            let chains = chain_ids(&layers);
+            self.layers.extend(layers.into_iter().zip(chains).rev());
+        }
+        Ok(())
+    }
+
+    /// Removes the image itself, unless a container stands on it: one may have been made of it a moment ago.
+    pub fn delete_unused(&mut self, store: &Store, id: &ImageId, removed: &mut Vec<Removed>) -> Result<()> {
+        match self.delete(store, id, removed) {
+            // Or somebody else removed it.
+            Err(ImageError::Store(StoreError::ImageInUse { .. }) | ImageError::NotFound { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
     /// Collects what nothing needs any more; records of the build cache keep their layers. Answers what was freed.
-    pub fn collect(self, store: &Store, removed: &mut Vec<Removed>) -> Result<u64> {
-        if !removed.iter().any(|removed| matches!(removed, Removed::Deleted(_))) {
+    pub fn collect(mut self, store: &Store, keep_downloads: bool, removed: &mut Vec<Removed>) -> Result<u64> {
+        for id in std::mem::take(&mut self.images) {
+            if store.names_of(&id)?.is_empty() && store.other_names_of(&id)?.is_empty() {
+                self.delete_unused(store, &id, removed)?;
+            }
+        }
+        if keep_downloads && !removed.iter().any(|removed| matches!(removed, Removed::Deleted(_))) {
             return Ok(0);
         }
-        let freed = store.gc(GcOptions { keep_cache: true, ..GcOptions::default() })?;
+        let freed = store.gc(GcOptions { keep_cache: true, keep_downloads, ..GcOptions::default() })?;
         let mut told = std::collections::HashSet::new();
-        for (diff_id, chain_id) in self.0 {
+        for (diff_id, chain_id) in self.layers {
             if store.layer(&diff_id, Some(&chain_id))?.is_none() && told.insert(chain_id.clone()) {
                 removed.push(Removed::Deleted(chain_id.0));
             }
@@ -67,8 +102,62 @@ pub fn remove(store: &Store, texts: &[String], force: bool) -> Result<Removal> {
             removal.errors.push(error);
         }
     }
-    removal.reclaimed_bytes = leftovers.collect(store, &mut removal.removed)?;
+    removal.reclaimed_bytes = leftovers.collect(store, true, &mut removal.removed)?;
     Ok(removal)
+}
+
+/// As [`remove`], but of a name that has images of several platforms only those of `platforms`.
+pub fn remove_platforms(
+    store: &Store,
+    texts: &[String],
+    platforms: &[Platform],
+    force: bool,
+) -> Result<Removal> {
+    let mut removal = Removal::default();
+    let mut leftovers = Leftovers::default();
+    for text in texts {
+        for platform in platforms {
+            let removed = &mut removal.removed;
+            if let Err(error) = remove_platform(store, text, platform, force, removed, &mut leftovers) {
+                removal.errors.push(error);
+            }
+        }
+    }
+    removal.reclaimed_bytes = leftovers.collect(store, true, &mut removal.removed)?;
+    Ok(removal)
+}
+
+fn remove_platform(
+    store: &Store,
+    text: &str,
+    platform: &Platform,
+    force: bool,
+    removed: &mut Vec<Removed>,
+    leftovers: &mut Leftovers,
+) -> Result<()> {
+    let id = resolve_platform(store, text, platform)?;
+    let name = name_of(store, text)?.and_then(|name| Reference::parse(&name).ok());
+    let Some(name) = name.filter(|name| store.images_of(&name.canonical()).is_ok_and(|of| of.len() > 1))
+    else {
+        return remove_one(store, text, force, removed, leftovers);
+    };
+    let user = user_of(store, &id)?;
+    if let Some((container, running)) = &user
+        && (*running || !force)
+    {
+        return Err(ImageError::UsedBy { id, container: container.clone(), running: *running });
+    }
+    // The digests of the same repository have it too; another repository keeps it.
+    let mut names = names_of(store, &id)?;
+    names.extend(parse(store.other_names_of(&id)?));
+    for own in names.iter().filter(|own| own.name() == name.name()) {
+        store.remove_image_of(&own.canonical(), &id)?;
+    }
+    let is_needed = !store.names_of(&id)?.is_empty() || !store.other_names_of(&id)?.is_empty();
+    if is_needed || user.is_some() {
+        return Ok(());
+    }
+    leftovers.delete(store, &id, removed)
 }
 
 fn remove_one(
@@ -81,14 +170,16 @@ fn remove_one(
     let id = require(store, text)?;
     let names = names_of(store, &id)?;
     let user = user_of(store, &id)?;
-    let is_by_id = is_id_of(text, &id);
-    let named = Reference::parse(text).ok().map(|name| name.resolvable());
-    if let Some(name) = named.filter(|_| !is_by_id) {
-        if let (false, true, Some((container, _))) = (force, is_single(&names), &user) {
-            let (reference, container) = (text.to_owned(), container.clone());
-            return Err(ImageError::NameInUse { reference, id, container });
+    let named = name_of(store, text)?.filter(|_| !is_id_of(text, &id));
+    if let Some(name) = named.and_then(|name| Reference::parse(&name).ok()) {
+        for id in store.images_of(&name.canonical())?.into_iter().filter(|_| !force) {
+            let mut names = names_of(store, &id)?;
+            names.extend(parse(store.other_names_of(&id)?));
+            if let (true, Some((container, _))) = (is_single(&names), user_of(store, &id)?) {
+                return Err(ImageError::NameInUse { reference: text.to_owned(), id, container });
+            }
         }
-        untag(store, &name, removed)?;
+        leftovers.untag(store, &name, &id, removed)?;
         let left = names_of(store, &id)?;
         let (of_repository, others): (Vec<_>, Vec<_>) =
             left.into_iter().partition(|other| other.name() == name.name());
@@ -98,7 +189,7 @@ fn remove_one(
             return Ok(());
         }
         for digest in &of_repository {
-            untag(store, digest, removed)?;
+            leftovers.untag(store, digest, &id, removed)?;
         }
         if !others.is_empty() || user.is_some() {
             return Ok(());
@@ -114,7 +205,7 @@ fn remove_one(
         return Err(ImageError::SeveralRepositories { id });
     }
     for name in &names {
-        untag(store, name, removed)?;
+        leftovers.untag(store, name, &id, removed)?;
     }
     if user.is_some() {
         // A stopped container keeps the image itself alive, without a name.
@@ -123,15 +214,12 @@ fn remove_one(
     leftovers.delete(store, &id, removed)
 }
 
-pub(crate) fn untag(store: &Store, name: &Reference, removed: &mut Vec<Removed>) -> Result<()> {
-    if store.remove_name(&name.canonical())?.is_some() {
-        removed.push(Removed::Untagged(name.familiar()));
-    }
-    Ok(())
+fn names_of(store: &Store, id: &ImageId) -> Result<Vec<Reference>> {
+    Ok(parse(store.names_of(id)?))
 }
 
-pub(crate) fn names_of(store: &Store, id: &ImageId) -> Result<Vec<Reference>> {
-    Ok(store.names_of(id)?.iter().filter_map(|name| Reference::parse(name).ok()).collect())
+fn parse(names: Vec<String>) -> Vec<Reference> {
+    names.iter().filter_map(|name| Reference::parse(name).ok()).collect()
 }
 
 /// At most one name, or one tag with digests of the same repository.

@@ -2,7 +2,7 @@
 
 use mica_oci::{
     AnyReference, CONFIG_SIZE_BYTES_MAX, Digest, ImageConfig, ImageId, MANIFEST_SIZE_BYTES_MAX, Manifest,
-    Reference,
+    Platform, Reference,
 };
 use mica_store::{ImageRecord, Store};
 
@@ -40,19 +40,52 @@ fn by_digest(store: &Store, digest: &Digest) -> Result<Option<ImageId>> {
 }
 
 fn by_reference(store: &Store, reference: &Reference) -> Result<Option<ImageId>> {
-    let Some(digest) = reference.digest() else {
-        return Ok(store.name(&reference.with_default_tag().canonical())?);
-    };
     if let Some(id) = store.name(&reference.resolvable().canonical())? {
         return Ok(Some(id));
     }
-    // `name@digest` of an image that has that name under some tag.
+    // `name@digest` of an image that has that name under some tag, or as one of several platforms.
+    let Some(digest) = reference.digest() else { return Ok(None) };
     let Some(id) = by_digest(store, digest)? else { return Ok(None) };
-    let known = store
-        .names_of(&id)?
-        .iter()
-        .any(|name| Reference::parse(name).is_ok_and(|own| own.name() == reference.name()));
-    Ok(known.then_some(id))
+    let mut names = store.names_of(&id)?;
+    names.extend(store.other_names_of(&id)?);
+    let is_known =
+        names.iter().any(|name| Reference::parse(name).is_ok_and(|own| own.name() == reference.name()));
+    Ok(is_known.then_some(id))
+}
+
+/// The name in the store that `text` means, if it means an image by a name.
+pub(crate) fn name_of(store: &Store, text: &str) -> Result<Option<String>> {
+    if Digest::parse(text).is_ok() {
+        return Ok(None);
+    }
+    let Ok(reference) = Reference::parse(text) else { return Ok(None) };
+    let name = reference.resolvable().canonical();
+    Ok(store.name(&name)?.map(|_| name))
+}
+
+/// The image of a platform among those that `text` means: a name that was pulled may have several, anything else means one.
+/// As in an index, a platform is served by the best that its hardware runs.
+pub fn resolve_platform(store: &Store, text: &str, platform: &Platform) -> Result<ImageId> {
+    let images = match name_of(store, text)? {
+        Some(name) => store.images_of(&name)?,
+        None => vec![require(store, text)?],
+    };
+    let mut offered = Vec::new();
+    for id in images {
+        let record = record(store, &id)?;
+        let variant = (!record.variant.is_empty()).then_some(record.variant);
+        let own = Platform { variant, ..Platform::new(&record.os, &record.architecture) };
+        offered.push((id, own));
+    }
+    let of_platform = |wanted: &Platform| offered.iter().find(|(_, own)| own.is_same(wanted));
+    match platform.runs().iter().find_map(of_platform) {
+        Some((id, _)) => Ok(id.clone()),
+        None => Err(ImageError::PlatformMissing {
+            text: text.to_owned(),
+            platform: platform.to_string(),
+            offered: offered.iter().map(|(_, own)| own.to_string()).collect(),
+        }),
+    }
 }
 
 /// As [`resolve`], but nothing found is an error in docker's words.

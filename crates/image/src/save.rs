@@ -9,7 +9,7 @@ use mica_oci::docker_archive::{self, ArchiveImage, Repositories};
 use mica_oci::image_layout::{ANNOTATION_CONTAINERD_NAME, ANNOTATION_REF_NAME};
 use mica_oci::{
     AnyReference, Descriptor, DiffId, Digest, ImageConfig, ImageId, ImageLayout, Index,
-    MANIFEST_SIZE_BYTES_MAX, Manifest, Reference, chain_ids, media_type,
+    MANIFEST_SIZE_BYTES_MAX, Manifest, Platform, Reference, chain_ids, media_type,
 };
 use mica_store::{Layer, Store};
 use mica_sys::error::ErrorAt;
@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use crate::built::uncompressed;
 use crate::chain::{Chain, open_in_tree, read_index};
 use crate::error::{ImageError, Result};
-use crate::resolve::{config_bytes, record, require};
+use crate::resolve::{config_bytes, record, require, resolve_platform};
 
 /// Where the bytes of a blob are.
 enum Bytes {
@@ -40,11 +40,26 @@ struct Saved {
 /// Writes the images that `texts` mean. A name saves that name; a repository without a tag saves all its tags; an ID saves
 /// the image without a name.
 pub fn save(store: &Store, texts: &[String], out: &mut dyn Write) -> Result<()> {
+    save_for(store, texts, None, out)
+}
+
+/// As [`save`], with the images of a platform, if one is given.
+pub fn save_for(
+    store: &Store,
+    texts: &[String],
+    platform: Option<&Platform>,
+    out: &mut dyn Write,
+) -> Result<()> {
     let lease = store.lease()?;
     let mut blobs: BTreeMap<Digest, (u64, Bytes)> = BTreeMap::new();
     let mut images: Vec<Saved> = Vec::new();
     for text in texts {
         for (id, name) in expand(store, text)? {
+            let id = match (platform, &name) {
+                (None, _) => id,
+                (Some(platform), Some(name)) => resolve_platform(store, &name.canonical(), platform)?,
+                (Some(platform), None) => resolve_platform(store, text, platform)?,
+            };
             let position = match images.iter().position(|image| image.id == id) {
                 Some(position) => position,
                 None => {

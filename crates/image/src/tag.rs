@@ -4,15 +4,22 @@ use mica_oci::{ImageId, Reference};
 use mica_store::Store;
 
 use crate::error::{ImageError, Result};
-use crate::resolve::require;
+use crate::resolve::{name_of, require};
 
-/// Lets `target` lead to the image that `source` means; an image that it led to before stays without it.
+/// Lets `target` lead to the image that `source` means; an image that it led to before stays without it. Where `source` is
+/// a name, `target` gets all that it leads to: images of other platforms, and what it is in its registry.
 pub fn tag(store: &Store, source: &str, target: &str) -> Result<ImageId> {
     let reference = Reference::parse(target)?;
     if reference.digest().is_some() {
         return Err(ImageError::TagWithDigest { reference: target.to_owned() });
     }
     let id = require(store, source)?;
-    store.set_name(&reference.with_default_tag().canonical(), &id)?;
+    let name = reference.with_default_tag().canonical();
+    if let Some(of) = name_of(store, source)?
+        && let Some(copied) = store.copy_name(&of, &name)?
+    {
+        return Ok(copied);
+    }
+    store.set_name(&name, &id)?;
     Ok(id)
 }

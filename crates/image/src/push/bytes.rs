@@ -1,0 +1,178 @@
+//! The bytes of a blob that is pushed: kept ones, or a tar that is written and compressed into a file that nobody else sees.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mica_layer::encode::{EncodeError, compress_gzip_from};
+use mica_layer::write_tar::{WriteTarError, write_tar};
+use mica_oci::{DiffId, Digest};
+use mica_registry_client::Content;
+use mica_store::{Ingest, Store};
+use mica_sys::error::ErrorAt;
+use mica_tree::Entry;
+use sha2::{Digest as _, Sha256};
+
+use super::error::PushError;
+use super::plan::Plain;
+use super::send::Failure;
+use crate::chain::{open_in_tree, read_index};
+use crate::error::ImageError;
+
+/// Bytes that were written for this push. They go when this is dropped.
+pub(super) struct Written {
+    pub file: Arc<File>,
+    pub digest: Digest,
+    pub size_bytes: u64,
+    /// Holds the directory that the file is in.
+    _ingest: Ingest,
+}
+
+/// Writes the tar of a layer, compressed on so many threads, or as it is.
+pub(super) fn write(
+    store: &Store,
+    diff_id: &DiffId,
+    plain: &Plain,
+    gzip_threads: Option<usize>,
+    watch: &mut (dyn FnMut(u64, u64) + std::marker::Send),
+) -> Result<Written, Failure> {
+    let ingest = store.ingest()?;
+    let path = ingest.path().join("compressed");
+    let options = &mut File::options();
+    let file = options.read(true).write(true).create_new(true).open(&path).at("open", &path)?;
+    let mut out = Hashing::new(io::BufWriter::with_capacity(256 << 10, &file));
+    match gzip_threads {
+        None => produce(store, diff_id, plain, watch, &mut out)?,
+        Some(threads) => {
+            let produce = |to: &mut mica_layer::encode::Plain| produce(store, diff_id, plain, watch, to);
+            compress_gzip_from(produce, &mut out, threads).map_err(|error| match error {
+                EncodeError::Produce(failure) => failure,
+                EncodeError::Write(source) => {
+                    Failure::Image(mica_sys::Error::new("write", &path, source).into())
+                }
+            })?;
+        }
+    }
+    let (digest, size_bytes) = out.finish().at("write", &path)?;
+    Ok(Written { file: Arc::new(file), digest, size_bytes, _ingest: ingest })
+}
+
+/// Writes a layer's tar into `out`, and compares it with the diff ID.
+fn produce(
+    store: &Store,
+    diff_id: &DiffId,
+    plain: &Plain,
+    watch: &mut (dyn FnMut(u64, u64) + std::marker::Send),
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let compress = |source| PushError::Compress { digest: diff_id.0.clone(), source };
+    let all = match plain {
+        Plain::Tree(layer) => layer.record.tar_size_bytes,
+        Plain::Blob(digest) => store.blob_size_bytes(digest)?.unwrap_or_default(),
+    };
+    let mut out = Hashing::new(Watched { out, watch, done: 0, all });
+    match plain {
+        Plain::Blob(digest) => {
+            let mut file = store.open_blob(digest)?;
+            io::copy(&mut file, &mut out).map_err(compress)?;
+        }
+        Plain::Tree(layer) => {
+            let index = read_index(layer)?;
+            let path = layer.tree_path();
+            let tree = File::open(&path).at("open", &path)?;
+            let mut open = |entry: &Entry| open_in_tree(&tree, &entry.path).map_err(|error| error.source);
+            write_tar(&index, &mut open, &mut out).map_err(|source| match source {
+                WriteTarError::Write { source } => Failure::Push(compress(source)),
+                source => Failure::Image(ImageError::WriteLayer { diff_id: diff_id.clone(), source }),
+            })?;
+        }
+    }
+    let (actual, _) = out.finish().map_err(compress)?;
+    if actual == diff_id.0 {
+        return Ok(());
+    }
+    Err(Failure::Image(ImageError::LayerAltered { diff_id: diff_id.clone(), actual }))
+}
+
+/// Tells how far writing is.
+struct Watched<'a, W> {
+    out: W,
+    watch: &'a mut (dyn FnMut(u64, u64) + std::marker::Send),
+    done: u64,
+    all: u64,
+}
+
+impl<W: Write> Write for Watched<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.out.write(bytes)?;
+        self.done += count as u64;
+        (self.watch)(self.done, self.all);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+struct Hashing<W> {
+    out: W,
+    hasher: Sha256,
+    size_bytes: u64,
+}
+
+impl<W: Write> Hashing<W> {
+    fn new(out: W) -> Self {
+        Hashing { out, hasher: Sha256::new(), size_bytes: 0 }
+    }
+
+    fn finish(mut self) -> io::Result<(Digest, u64)> {
+        self.out.flush()?;
+        Ok((Digest::from_sha256(self.hasher.finalize().into()), self.size_bytes))
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.out.write(bytes)?;
+        self.hasher.update(bytes.get(..count).unwrap_or_default());
+        self.size_bytes += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// A file as the content of an upload. Once `stop` is set, reading it fails, and with it the upload.
+pub(super) struct FileContent {
+    pub file: Arc<File>,
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Content for FileContent {
+    fn open(&self, offset: u64) -> io::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(ReadFrom { file: Arc::clone(&self.file), stop: Arc::clone(&self.stop), offset }))
+    }
+}
+
+/// Reads at its own position: the file may be open several times over.
+struct ReadFrom {
+    file: Arc<File>,
+    stop: Arc<AtomicBool>,
+    offset: u64,
+}
+
+impl Read for ReadFrom {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(io::Error::other("another layer failed"));
+        }
+        let count = self.file.read_at(buffer, self.offset)?;
+        self.offset += count as u64;
+        Ok(count)
+    }
+}
