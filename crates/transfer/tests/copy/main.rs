@@ -1,0 +1,6 @@
+//! Copies between all kinds of places.
+
+mod hostile;
+mod places;
+mod registries;
+mod support;
