@@ -18,6 +18,7 @@ use mica_store::{Forgotten, Lease, Store};
 use mica_tree::{MergedIndex, Time};
 
 use crate::assemble_image;
+use crate::base::{BaseSource, Bases, Finder, image_name};
 use crate::error::{BuildError, StepError};
 use crate::event::{Event, Events};
 use crate::exec_copy::SourceTree;
@@ -63,6 +64,8 @@ pub struct BuildRequest {
     pub plan: PlanOptions,
     /// Names for the image.
     pub names: Vec<Reference>,
+    /// Ask for base images even if they are there.
+    pub pull: bool,
     /// Use no result of earlier builds.
     pub no_cache: bool,
     /// Stages, by name or number, that no result of earlier builds is used for.
@@ -136,11 +139,12 @@ const REPAIRS_MAX: usize = 16;
 pub fn build(
     store: &Store,
     request: &BuildRequest,
+    bases: &dyn BaseSource,
     events: &Events<'_>,
     interrupted: &AtomicBool,
 ) -> Result<Built, BuildError> {
     for _ in 0..REPAIRS_MAX {
-        match build_once(store, request, events, interrupted) {
+        match build_once(store, request, bases, events, interrupted) {
             Err(BuildError::LayerDamaged { diff_id, chain_id, path, reason }) => {
                 let message = format!("layer {diff_id} is damaged (`{path}`: {reason}); it is made again");
                 forget_damaged(store, &diff_id, chain_id.as_ref())?;
@@ -149,7 +153,7 @@ pub fn build(
             other => return other,
         }
     }
-    build_once(store, request, events, interrupted)
+    build_once(store, request, bases, events, interrupted)
 }
 
 /// Makes room for the layer to be made again.
@@ -169,28 +173,32 @@ pub(crate) fn forget_damaged(
 fn build_once(
     store: &Store,
     request: &BuildRequest,
+    source: &dyn BaseSource,
     events: &Events<'_>,
     interrupted: &AtomicBool,
 ) -> Result<Built, BuildError> {
-    let source = &request.dockerfile;
-    let wrong = |diagnostics| BuildError::Dockerfile { source_text: source.clone(), diagnostics };
-    let dockerfile = parse(source, &request.plan).map_err(wrong)?;
-    events(Event::Dockerfile { name: source.name.to_string(), size_bytes: source.text.len() as u64 });
+    let text = &request.dockerfile;
+    let wrong = |diagnostics| BuildError::Dockerfile { source_text: text.clone(), diagnostics };
+    let dockerfile = parse(text, &request.plan).map_err(wrong)?;
+    events(Event::Dockerfile { name: text.name.to_string(), size_bytes: text.text.len() as u64 });
     let ignore = parse_ignore(request)?;
     let lease = store.lease()?;
-    let (mut configs, mut chains) = (HashMap::new(), HashMap::new());
+    let finder = Finder { store, request, source, lease: &lease, events };
+    let mut bases = Bases::default();
     loop {
         // Triggers of a base image may need further images.
-        let requests = needed_bases_with(&dockerfile, &request.plan, &|key| configs.get(&image_name(key)))
-            .map_err(wrong)?;
-        let new: Vec<_> =
-            requests.into_iter().filter(|request| !chains.contains_key(&image_name(&request.key))).collect();
+        let known = |key: &ImageKey| bases.configs.get(&image_name(key));
+        let requests = needed_bases_with(&dockerfile, &request.plan, &known).map_err(wrong)?;
+        let is_new = |request: &BaseRequest| !bases.chains.contains_key(&image_name(&request.key));
+        let new: Vec<_> = requests.into_iter().filter(is_new).collect();
         if new.is_empty() {
             break;
         }
-        load_bases(store, &lease, source, &new, events, &mut configs, &mut chains)
-            .map_err(|error| and_what_else(error, &dockerfile, &request.plan, &configs))?;
+        finder
+            .find_all(&new, &mut bases)
+            .map_err(|error| and_what_else(error, &dockerfile, &request.plan, &bases.configs))?;
     }
+    let Bases { configs, chains } = bases;
     let graph = plan_graph(&dockerfile, request, &configs).map_err(wrong)?;
     events(Event::Planned { names: graph.steps.iter().map(|step| step.name.clone()).collect() });
     let build = Build {
@@ -263,11 +271,12 @@ fn and_what_else(
     options: &PlanOptions,
     configs: &BaseConfigs,
 ) -> BuildError {
-    let BuildError::Dockerfile { source_text, mut diagnostics } = error else { return error };
+    let BuildError::Bases { source_text, failures, mut diagnostics } = error else { return error };
     let blank = BaseImage { config: ImageConfig::new(&options.platform) };
     let base = |key: &ImageKey| Some(configs.get(&image_name(key)).unwrap_or(&blank));
     add_problems(&mut diagnostics, plan(dockerfile, options, &base).err().unwrap_or_default());
-    BuildError::Dockerfile { source_text, diagnostics }
+    diagnostics.retain(|problem| !failures.iter().any(|failure| failure.span == problem.span));
+    BuildError::Bases { source_text, failures, diagnostics }
 }
 
 fn parse_ignore(request: &BuildRequest) -> Result<Option<Dockerignore>, BuildError> {
@@ -280,52 +289,6 @@ fn parse_ignore(request: &BuildRequest) -> Result<Option<Dockerignore>, BuildErr
             message: first.map(|error| error.to_string()).unwrap_or_default(),
         }
     })
-}
-
-/// Looks the needed images up in the store; all that are absent are told at once.
-fn load_bases(
-    store: &Store,
-    lease: &Lease,
-    source: &Source,
-    requests: &[BaseRequest],
-    events: &Events<'_>,
-    configs: &mut BaseConfigs,
-    chains: &mut HashMap<String, Arc<Chain>>,
-) -> Result<(), BuildError> {
-    let mut absent = Vec::new();
-    for request in requests {
-        let name = request.key.reference.canonical();
-        let Some(id) = mica_image::resolve(store, &request.as_written)? else {
-            absent.push(
-                Diagnostic::error(
-                    request.span,
-                    format!("base image `{}` is not in the local store", request.as_written),
-                )
-                .note(format!("looked for `{name}` in `{}`", store.root().display()))
-                .hint(format!(
-                    "bring it in with `mica load -i ARCHIVE` or `mica import ROOTFS.tar {}`",
-                    request.as_written
-                )),
-            );
-            continue;
-        };
-        let config = mica_image::config(store, &id)?;
-        let chain = Chain::of_image(store, &config.rootfs.diff_ids)?;
-        // Another process may remove the image while this build stands on it.
-        chain.protect(lease)?;
-        events(Event::Base { name: name.clone() });
-        chains.insert(image_name(&request.key), Arc::new(chain));
-        configs.insert(image_name(&request.key), BaseImage { config });
-    }
-    match absent.is_empty() {
-        true => Ok(()),
-        false => Err(BuildError::Dockerfile { source_text: source.clone(), diagnostics: absent }),
-    }
-}
-
-/// What a base is known by inside one build.
-pub(crate) fn image_name(key: &ImageKey) -> String {
-    format!("{} {}", key.reference.canonical(), key.platform)
 }
 
 fn plan_graph(

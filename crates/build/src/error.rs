@@ -17,6 +17,16 @@ pub enum BuildError {
         /// At least one.
         diagnostics: Vec<Diagnostic>,
     },
+    /// Base images cannot be had.
+    #[error("{} base image(s) cannot be had", .failures.len())]
+    Bases {
+        /// The text.
+        source_text: Source,
+        /// At least one.
+        failures: Vec<BaseFailure>,
+        /// What else is wrong with the Dockerfile.
+        diagnostics: Vec<Diagnostic>,
+    },
     /// The ignore file is wrong.
     #[error("`{name}`, line {line}: {message}")]
     Ignore {
@@ -94,6 +104,25 @@ pub enum BuildError {
     /// The build was told to stop.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// A base image that is not in the store and cannot be fetched.
+#[derive(Debug, Error)]
+#[error("base image `{as_written}`: {cause}")]
+pub struct BaseFailure {
+    /// Its name as the Dockerfile has it, variables expanded.
+    pub as_written: String,
+    /// The piece of the Dockerfile.
+    pub span: Span,
+    /// What it was wanted for.
+    pub platform: String,
+    /// Whether the store has it all the same: newer ones were asked for.
+    pub is_present: bool,
+    /// What images of that name in the store are for, if they are for something else.
+    pub present_platforms: Vec<String>,
+    /// Why it cannot be fetched.
+    #[source]
+    pub cause: Box<mica_image::ImageError>,
 }
 
 /// Why a step failed.

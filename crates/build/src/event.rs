@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use mica_image::TransferEvent;
+
 use crate::verdict::{Reason, Verdict};
 
 /// Something that happened. `step` is the position in the graph's list of steps.
@@ -19,10 +21,38 @@ pub enum Event {
         /// One line.
         message: String,
     },
-    /// A base image was found.
+    /// A base image was found in the store.
     Base {
         /// Canonical name.
         name: String,
+    },
+    /// A base image is asked for.
+    BaseFetch {
+        /// Canonical name.
+        name: String,
+    },
+    /// Its layers are on their way.
+    BaseTransfer {
+        /// Canonical name.
+        name: String,
+        /// How they fare.
+        event: TransferEvent,
+    },
+    /// A base image is stored.
+    BaseFetched {
+        /// Canonical name.
+        name: String,
+        /// Digest of what the name leads to in the registry.
+        target: String,
+        /// How long all of it took.
+        elapsed: Duration,
+    },
+    /// A base image cannot be fetched.
+    BaseFailed {
+        /// Canonical name.
+        name: String,
+        /// One line.
+        message: String,
     },
     /// The build context was walked.
     Context {

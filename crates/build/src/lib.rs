@@ -1,12 +1,12 @@
 //! Runs a planned Dockerfile: looks results up, runs the steps that have none, and stores the image.
 //!
-//! Here: the request and what outlives single steps (`build`), the order of steps and what runs at the same time
+//! Here: the request and what outlives single steps (`build`), base images (`base`), the order of steps and what runs at the same time
 //! (`perform`), earlier results and their keys (`reuse`, with the rules in `policy`), COPY and ADD (`exec_copy`, with the
 //! rules of what goes where in `place` and of what is kept in `previous`), RUN (`exec_run`, with the trees it sees in
 //! `traced`), WORKDIR (`workdir`), the image's config (`assemble_image`), why each step ran (`verdict`), and what a build
 //! tells while it runs ([`Event`]). Not here: what the Dockerfile means (`dockerfile`, `plan`), how files are served and
-//! records verified (`trace`), containers (`runtime`, `container`), the bytes of layers (`layer`), printing (the command
-//! line).
+//! records verified (`trace`), containers (`runtime`, `container`), the bytes of layers (`layer`), fetching base
+//! images ([`BaseSource`] is the caller's), printing (the command line).
 //!
 //! Nouns: a *step* is a planned change of a filesystem; its *key* is what it does, what it starts from, and what it
 //! reads from elsewhere; its *record* is what it used of the files below; its *outcome* is a stack of layers. A step runs
@@ -26,6 +26,7 @@
 //! Start reading at `build.rs`. Tests: tables for the pure parts here, real builds in `cli/tests`.
 
 mod assemble_image;
+mod base;
 mod build;
 mod chmod;
 mod error;
@@ -52,8 +53,9 @@ mod traced;
 mod verdict;
 mod workdir;
 
+pub use base::BaseSource;
 pub use build::{BuildNetwork, BuildRequest, Built, IgnoreFile, build};
-pub use error::{BuildError, StepError};
+pub use error::{BaseFailure, BuildError, StepError};
 pub use event::{Event, Events};
 pub use place::PlaceError;
 pub use policy::CacheMode;

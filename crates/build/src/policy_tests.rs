@@ -29,6 +29,7 @@ fn request() -> BuildRequest {
         ignore: None,
         plan: PlanOptions::for_platform(Platform::new("linux", "amd64")),
         names: Vec::new(),
+        pull: false,
         no_cache: false,
         no_cache_stages: Vec::new(),
         cache: CacheMode::Precise,
