@@ -1,5 +1,8 @@
 //! Advice: what people can do about the errors of the rooms below. Each hint names the command to run.
 
+pub(crate) mod registry;
+mod transfer;
+
 use std::error::Error;
 use std::io;
 
@@ -13,11 +16,13 @@ use crate::error::CliError;
 use crate::format::template::TemplateError;
 
 /// For those who look for an image that is not there.
-pub(crate) const IMAGES: &str = "`mica images` lists all images; `mica load -i FILE` brings one in";
+pub(crate) const IMAGES: &str =
+    "`mica images` lists all images; `mica pull NAME` or `mica load -i FILE` brings one in";
 /// For those who look for a container that is not there.
 pub(crate) const CONTAINERS: &str = "`mica ps -a` lists all containers";
 const ROOM: &str = "make room, for example with `mica system prune`";
-const BROKEN_IMAGE: &str = "bring the image in again with `mica load -i FILE`, or build it with `--no-cache`";
+const BROKEN_IMAGE: &str =
+    "bring the image in again with `mica pull NAME` or `mica load -i FILE`, or build it with `--no-cache`";
 
 /// An error that may come with advice.
 pub(crate) trait Advise: Error + Sized + 'static {
@@ -79,9 +84,24 @@ impl Advise for StoreError {
 }
 
 impl Advise for ImageError {
+    fn message(&self) -> String {
+        match self {
+            Self::Registry(error) => error.message(),
+            Self::Pull { reference, source } => registry::message_of_pull(reference, source),
+            _ => message_with_causes(self),
+        }
+    }
+
     fn advice(&self) -> Option<String> {
         let hint = match self {
             Self::Store(error) => return error.advice(),
+            Self::List(error) => return error.advice(),
+            Self::Registry(error) => return error.advice(),
+            Self::Pull { source, .. } => return registry::advice_on_pull(source),
+            Self::Push { reference, source } => return registry::advice_on_push(reference, source),
+            Self::PlatformMissing { .. } => {
+                "`--platform OS/ARCH` chooses one that is here; `mica pull --platform OS/ARCH NAME` brings another".to_owned()
+            }
             Self::NotFound { .. } => IMAGES.to_owned(),
             Self::Ambiguous { .. } => "give more digits of the ID".to_owned(),
             Self::SeveralRepositories { id } => {
@@ -139,11 +159,11 @@ impl Advise for BuildError {
             Self::Image(error) => error.advice(),
             Self::LayerMissing { .. } => Some(
                 "the store is not whole: build again with `--no-cache`, or bring the base image in again with \
-                 `mica load -i FILE`"
+                 `mica pull NAME` or `mica load -i FILE`"
                     .to_owned(),
             ),
             Self::BaseDamaged { .. } => {
-                Some("bring the image in again, as the first time: with `mica load` or `mica import`".to_owned())
+                Some("bring the image in again, as the first time: with `mica pull`, `mica load` or `mica import`".to_owned())
             }
             Self::DamagedInUse { containers, .. } => containers.first().map(|id| stop_container(id)),
             _ => advice_on_full_disk(self),

@@ -1,6 +1,6 @@
 //! The command line: row 4, the only room that talks to people.
 //!
-//! Here: flags and environment (`commands`, one file each), tables (`format`), progress of builds (`progress`), and
+//! Here: flags and environment (`commands`, one file each), tables (`format`), progress of builds and transfers (`progress`), and
 //! errors with their exit codes (`error`) and advice (`advice`). Data goes to stdout, all else to stderr. Not here: anything that
 //! a program could want to call; that is in the rooms below.
 
@@ -9,6 +9,7 @@ mod commands;
 mod error;
 mod format;
 mod progress;
+mod prompt;
 mod session;
 
 use std::process::ExitCode;
@@ -37,8 +38,14 @@ enum Command {
     Ps(ps::PsArgs),
     /// Build an image from a Dockerfile
     Build(Box<build::Args>),
+    /// Pull an image from a registry
+    Pull(pull::Args),
+    /// Push an image to a registry
+    Push(push::Args),
     /// List images
     Images(images::Args),
+    /// Search a registry for images
+    Search(search::Args),
     /// Show the version
     Version(version::Args),
     /// Show what this mica runs on
@@ -53,6 +60,8 @@ enum Command {
     /// Show and shrink what is stored
     System(system::Args),
     Attach(attach::AttachArgs),
+    /// Copy an image between registries, OCI layouts and archives
+    Copy(copy::Args),
     Create(Box<run::CreateCommandArgs>),
     /// Show the history of an image
     History(history::Args),
@@ -65,7 +74,13 @@ enum Command {
     Kill(kill::KillArgs),
     /// Load images from an archive
     Load(load::Args),
+    /// Log in to a registry
+    Login(login::Args),
+    /// Log out from a registry
+    Logout(logout::Args),
     Logs(logs::LogsArgs),
+    /// Manage manifests and manifest lists
+    Manifest(manifest::Args),
     Rm(rm::RmArgs),
     /// Remove images
     Rmi(rmi::Args),
@@ -77,6 +92,8 @@ enum Command {
     Stop(stop::StopArgs),
     /// Give an image one more name
     Tag(tag::Args),
+    /// List the tags of a repository in its registry
+    Tags(tags::Args),
     Wait(wait::WaitArgs),
     /// Show why the steps of an image ran or did not
     Why(why::Args),
@@ -86,12 +103,16 @@ impl Command {
     /// What the command needs of the store.
     fn access(&self) -> Access {
         match self {
-            Self::History(_)
+            Self::Copy(_)
+            | Self::History(_)
             | Self::Images(_)
             | Self::Info(_)
             | Self::Inputs(_)
             | Self::Inspect(_)
+            | Self::Manifest(_)
+            | Self::Search(_)
             | Self::Tag(_)
+            | Self::Tags(_)
             | Self::Version(_)
             | Self::Why(_) => Access::Records,
             // Looking and sending signals is done as the user: the owner of a user namespace may signal all that is in
@@ -123,6 +144,7 @@ impl Command {
             Self::Build(args) => build::run(*args, session),
             Self::Builder(args) | Self::Buildx(args) => builder::run(args, session),
             Self::Container(args) => container::container(session, &args),
+            Self::Copy(args) => copy::run(args),
             Self::Create(args) => run::create(session, &args),
             Self::Exec(args) => exec::exec(session, &args),
             Self::History(args) => history::run(args, session),
@@ -134,17 +156,24 @@ impl Command {
             Self::Inspect(args) => inspect::run(args, session),
             Self::Kill(args) => kill::kill(session, &args),
             Self::Load(args) => load::run(args, session),
+            Self::Login(args) => login::run(args),
+            Self::Logout(args) => logout::run(args),
             Self::Logs(args) => logs::logs(session, &args),
+            Self::Manifest(args) => manifest::run(args, session),
             Self::Ps(args) => ps::ps(session, &args),
+            Self::Pull(args) => pull::run(args, session),
+            Self::Push(args) => push::run(args, session),
             Self::Rm(args) => rm::rm(session, &args),
             Self::Rmi(args) => rmi::run(args, session),
             Self::Run(args) => run::run(session, &args),
             Self::Save(args) => save::run(args, session),
+            Self::Search(args) => search::run(args),
             Self::Slim(args) => slim::run(*args, session),
             Self::Start(args) => start::start(session, &args),
             Self::Stop(args) => stop::stop(session, &args),
             Self::System(args) => system::run(args, session),
             Self::Tag(args) => tag::run(args, session),
+            Self::Tags(args) => tags::run(args),
             Self::Version(args) => version::run(args, session),
             Self::Wait(args) => wait::wait(session, &args),
             Self::Why(args) => why::run(args, session),

@@ -1,7 +1,11 @@
-//! How a build shows its progress: live on a terminal, as plain lines elsewhere.
+//! How builds and transfers show their progress: live on a terminal, as plain lines elsewhere.
 
+mod base_pull;
 mod live;
 mod plain;
+mod transfer;
+mod transfer_bars;
+mod transfer_lines;
 
 use std::io::IsTerminal;
 use std::sync::Mutex;
@@ -10,6 +14,7 @@ use clap::ValueEnum;
 use mica_build::Event;
 
 pub(crate) use plain::seconds;
+pub(crate) use transfer::{Stream, Transfer};
 
 /// `--progress`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -115,7 +115,7 @@ fn archive(name: &str) -> Vec<u8> {
 
 fn no_such_image(name: &str) -> String {
     format!(
-        "error: No such image: {name}\nhint: `mica images` lists all images; `mica load -i FILE` brings one in\n"
+        "error: No such image: {name}\nhint: `mica images` lists all images; `mica pull NAME` or `mica load -i FILE` brings one in\n"
     )
 }
 

@@ -3,24 +3,26 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
-use mica_build::{BuildNetwork, BuildRequest, CacheMode, IgnoreFile};
+use mica_build::{BaseSource, BuildNetwork, BuildRequest, CacheMode, IgnoreFile};
 use mica_diagnostic::Source;
-use mica_oci::{Platform, Reference, ReferenceError};
+use mica_image::{ImageError, PullRequest, Pulled, Watch};
+use mica_oci::{Platform, Reference};
 use mica_plan::PlanOptions;
+use mica_store::Store;
 use mica_sys::signal::SignalReader;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Signal;
 
 use crate::commands::build_error::explain;
-use crate::commands::why;
+use crate::commands::{push, remote, why};
 use crate::error::CliError;
 use crate::format::output::print;
 use crate::format::verdict::explanation;
-use crate::progress::{self, Progress};
+use crate::progress::{self, Progress, Stream};
 use crate::session::Session;
 
 /// The longest Dockerfile or ignore file that is read.
@@ -50,6 +52,12 @@ pub(crate) struct Args {
     /// Label of the image
     #[arg(long, value_name = "NAME=VALUE")]
     label: Vec<String>,
+    /// Ask the registries for base images even if they are here
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pull: Option<bool>,
+    /// Push the image under its names when it is built
+    #[arg(long)]
+    push: bool,
     /// Use no result of earlier builds
     #[arg(long)]
     no_cache: bool,
@@ -138,10 +146,11 @@ pub(crate) fn run(args: Args, session: &Session) -> Result<u8, CliError> {
     let request = request(&args, session)?;
     let store = session.open_store()?;
     // Before the first thread of the build, so that no thread is killed by what this one waits for.
-    let interrupted = interruption()?;
+    let bases = Registry { store: &store, rootless: session.rootless, is_fetching: Arc::default() };
+    let interrupted = interruption(bases.is_fetching.clone())?;
     let progress = Progress::start(if args.quiet { progress::Kind::Quiet } else { args.progress });
     let events = |event| progress.tell(event);
-    let built = mica_build::build(&store, &request, &events, &interrupted);
+    let built = mica_build::build(&store, &request, &bases, &events, &interrupted);
     progress.finish(built.is_ok());
     let built = built.map_err(explain)?;
     if !built.warnings.is_empty() && !args.quiet {
@@ -150,6 +159,9 @@ pub(crate) fn run(args: Args, session: &Session) -> Result<u8, CliError> {
     if let Some(path) = &args.iidfile {
         std::fs::write(path, built.image.to_string())
             .map_err(|error| CliError::new(format!("cannot write `{}`: {error}", path.display())))?;
+    }
+    if args.push {
+        push_all(&store, &request.names, args.quiet)?;
     }
     if args.quiet {
         println!("{}", built.image);
@@ -164,8 +176,50 @@ pub(crate) fn run(args: Args, session: &Session) -> Result<u8, CliError> {
     Ok(0)
 }
 
-/// A flag that the first SIGINT, SIGTERM or SIGHUP sets, so that the build ends in order; the second ends the process.
-fn interruption() -> Result<Arc<AtomicBool>, CliError> {
+/// Base images from registries.
+struct Registry<'a> {
+    store: &'a Store,
+    rootless: bool,
+    /// How many are on their way.
+    is_fetching: Arc<AtomicUsize>,
+}
+
+impl BaseSource for Registry<'_> {
+    fn candidates(&self, as_written: &str) -> Result<Vec<Reference>, ImageError> {
+        remote::candidates(&remote::registries()?, as_written)
+    }
+
+    fn fetch(
+        &self,
+        reference: &Reference,
+        platform: Option<&Platform>,
+        watch: &Watch<'_>,
+    ) -> Result<Pulled, ImageError> {
+        self.is_fetching.fetch_add(1, Ordering::Relaxed);
+        // A client for each: its threads end before the first container.
+        let pulled = remote::client().map_err(ImageError::from).and_then(|client| {
+            let request = PullRequest { reference, platform, rootless: self.rootless };
+            mica_image::pull(self.store, &client, &request, watch)
+        });
+        self.is_fetching.fetch_sub(1, Ordering::Relaxed);
+        pulled
+    }
+}
+
+/// Pushes what was built, under each of its names. Progress is for stderr: stdout has the image ID.
+fn push_all(store: &Store, names: &[Reference], quiet: bool) -> Result<(), CliError> {
+    let stream = if quiet { Stream::Quiet } else { Stream::Err };
+    let client = remote::client()?;
+    for name in names {
+        stream.line(&format!("The push refers to repository [{}]", name.name()));
+        push::push(store, &client, name, None, stream)?;
+    }
+    Ok(())
+}
+
+/// A flag that the first SIGINT, SIGTERM or SIGHUP sets, so that the build ends in order; the second ends the process. While
+/// base images are fetched, the first one does: nothing runs yet, and what has come is kept.
+fn interruption(is_fetching: Arc<AtomicUsize>) -> Result<Arc<AtomicBool>, CliError> {
     let signals = [Signal::INT, Signal::TERM, Signal::HUP].map(Signal::as_raw);
     let reader = SignalReader::new(&signals)?;
     let flag = Arc::new(AtomicBool::new(false));
@@ -173,7 +227,9 @@ fn interruption() -> Result<Arc<AtomicBool>, CliError> {
     std::thread::spawn(move || {
         loop {
             let _ = poll(&mut [PollFd::new(&reader, PollFlags::IN)], None);
-            if reader.next().is_some() && seen.swap(true, Ordering::Relaxed) {
+            if reader.next().is_some()
+                && (seen.swap(true, Ordering::Relaxed) || is_fetching.load(Ordering::Relaxed) > 0)
+            {
                 std::process::exit(INTERRUPTED.into());
             }
         }
@@ -182,6 +238,11 @@ fn interruption() -> Result<Arc<AtomicBool>, CliError> {
 }
 
 fn request(args: &Args, session: &Session) -> Result<BuildRequest, CliError> {
+    if args.push && args.tag.is_empty() {
+        return Err(
+            CliError::new("tag is needed when pushing to registry").hint("name the image with `-t NAME`")
+        );
+    }
     let Some(path) = &args.path else {
         return Err(
             CliError::new("no build context is given").hint("for the current directory: `mica build .`")
@@ -219,6 +280,7 @@ fn request(args: &Args, session: &Session) -> Result<BuildRequest, CliError> {
         ignore,
         plan: plan_options(args, epoch)?,
         names: args.tag.iter().map(|name| parse_name(name)).collect::<Result<_, _>>()?,
+        pull: args.pull.unwrap_or(false),
         no_cache: args.no_cache,
         explain: args.explain.is_some(),
         no_cache_stages: args.no_cache_filter.clone(),
@@ -277,15 +339,7 @@ fn plan_options(args: &Args, epoch: Option<i64>) -> Result<PlanOptions, CliError
 
 /// A name for an image, with the tag that it gets by default.
 pub(crate) fn parse_name(text: &str) -> Result<Reference, CliError> {
-    let name = Reference::parse(text).map_err(|error| {
-        let shown = CliError::new(format!("invalid image name `{text}`: {error}"));
-        match &error {
-            ReferenceError::Uppercase { suggestion, .. } => {
-                shown.hint(format!("did you mean `{suggestion}`?"))
-            }
-            _ => shown,
-        }
-    })?;
+    let name = remote::parse_reference(text)?;
     if name.digest().is_some() {
         let what = format!("`{text}` cannot be given to an image: a digest is no name");
         return Err(CliError::new(what).hint("use NAME:TAG"));

@@ -1,9 +1,10 @@
 //! Errors of a build as people see them.
 
-use mica_build::{BuildError, StepError};
+use mica_build::{BaseFailure, BuildError, StepError};
 use mica_diagnostic::{Diagnostic, Span};
 
 use crate::advice::Advise;
+use crate::advice::registry::is_unreachable;
 use crate::error::CliError;
 use crate::progress;
 
@@ -11,6 +12,11 @@ use crate::progress;
 pub(crate) fn explain(error: BuildError) -> CliError {
     let (source, diagnostics, output) = match error {
         BuildError::Dockerfile { source_text, diagnostics } => (source_text, diagnostics, None),
+        BuildError::Bases { source_text, failures, mut diagnostics } => {
+            diagnostics.extend(failures.iter().map(explain_base));
+            diagnostics.sort_by_key(|problem| problem.span.start);
+            (source_text, diagnostics, None)
+        }
         BuildError::Step { source_text, span, name, cause, output } => {
             let output = (!output.is_empty()).then_some((name, output));
             (source_text, vec![explain_step(span, &cause)], output)
@@ -35,6 +41,37 @@ pub(crate) fn explain(error: BuildError) -> CliError {
     let text = mica_diagnostic::render(&diagnostics, &source, progress::is_color());
     message.push_str(text.trim_end());
     CliError { rendered: true, ..CliError::new(message) }
+}
+
+fn explain_base(failure: &BaseFailure) -> Diagnostic {
+    let name = &failure.as_written;
+    let reason = failure.cause.message();
+    let what = match (failure.present_platforms.is_empty(), failure.is_present) {
+        (true, true) => format!("base image `{name}` cannot be pulled: {reason}"),
+        (true, false) => {
+            format!("base image `{name}` is not in the local store, and cannot be pulled: {reason}")
+        }
+        (false, _) => {
+            format!("base image `{name}` for {} cannot be pulled: {reason}", failure.platform)
+        }
+    };
+    let mut diagnostic = Diagnostic::error(failure.span, what);
+    if !failure.present_platforms.is_empty() {
+        let present = failure.present_platforms.join(", ");
+        diagnostic = diagnostic.note(format!("the local store has it for {present}"));
+    }
+    let mut hints: Vec<String> = failure.cause.advice().into_iter().collect();
+    if failure.is_present {
+        hints.push("without `--pull`, the image of the local store is used".to_owned());
+    } else if is_unreachable(&failure.cause) {
+        hints.push(format!(
+            "without a registry: `mica load -i ARCHIVE` or `mica import ROOTFS.tar {name}` brings it in"
+        ));
+    }
+    match hints.is_empty() {
+        true => diagnostic,
+        false => diagnostic.hint(hints.join("; ")),
+    }
 }
 
 fn explain_step(span: Span, cause: &StepError) -> Diagnostic {

@@ -85,6 +85,7 @@ fn options(all: bool, unused_for: Option<Duration>) -> GcOptions {
         cache_unused_for: unused_for,
         // Their age is not known.
         cache_mounts: all && unused_for.is_none(),
+        keep_downloads: unused_for.is_some(),
     }
 }
 
@@ -95,6 +96,7 @@ fn text(freed: &Freed) -> String {
         ("layers", freed.layers),
         ("blobs", freed.blobs),
         ("cache mounts", freed.cache_mounts),
+        ("downloads", freed.downloads),
     ];
     kinds
         .iter()

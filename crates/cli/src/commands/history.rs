@@ -1,5 +1,6 @@
 //! `mica history`: how an image came to be.
 
+use mica_oci::Platform;
 use serde_json::{Value, json};
 
 use crate::error::CliError;
@@ -30,6 +31,9 @@ pub(crate) struct Args {
     /// Don't truncate output
     #[arg(long)]
     no_trunc: bool,
+    /// Of several platforms, show this one
+    #[arg(long)]
+    platform: Option<String>,
     /// Only show image IDs
     #[arg(short, long)]
     quiet: bool,
@@ -51,7 +55,10 @@ const CREATED_BY_LENGTH_MAX: usize = 45;
 /// Shows the history of an image.
 pub(crate) fn run(args: Args, session: &Session) -> Result<u8, CliError> {
     let store = session.read_store()?;
-    let id = mica_image::require(&store, &args.image)?;
+    let id = match &args.platform {
+        Some(platform) => mica_image::resolve_platform(&store, &args.image, &Platform::parse(platform)?)?,
+        None => mica_image::require(&store, &args.image)?,
+    };
     let mut rows: Vec<Value> = Vec::new();
     for row in mica_image::history(&store, &id)? {
         let shown_id = match &row.id {

@@ -1,6 +1,8 @@
 //! `mica image ...`: the commands on images under their long names.
 
-use crate::commands::{build, history, image_prune, images, import, inspect, load, rmi, save, tag};
+use crate::commands::{
+    build, history, image_prune, images, import, inspect, load, pull, push, rmi, save, tag,
+};
 use crate::error::CliError;
 use crate::session::Session;
 
@@ -29,6 +31,10 @@ enum Command {
     Ls(images::Args),
     /// Remove images that nothing uses
     Prune(image_prune::Args),
+    /// Pull an image from a registry
+    Pull(pull::Args),
+    /// Push an image to a registry
+    Push(push::Args),
     /// Remove images
     #[command(visible_alias = "remove")]
     Rm(rmi::Args),
@@ -48,6 +54,8 @@ pub(crate) fn run(args: Args, session: &Session) -> Result<u8, CliError> {
         Command::Load(args) => load::run(args, session),
         Command::Ls(args) => images::run(args, session),
         Command::Prune(args) => image_prune::run(args, session),
+        Command::Pull(args) => pull::run(args, session),
+        Command::Push(args) => push::run(args, session),
         Command::Rm(args) => rmi::run(args, session),
         Command::Save(args) => save::run(args, session),
         Command::Tag(args) => tag::run(args, session),

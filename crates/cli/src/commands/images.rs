@@ -67,7 +67,14 @@ pub(crate) fn run(args: Args, session: &Session) -> Result<u8, CliError> {
         }
     }
     wanted.references.extend(args.name.clone());
-    let rows = mica_image::list(&store, &wanted)?;
+    let mut rows = mica_image::list(&store, &wanted)?;
+    if !args.digests {
+        // An image that has several digests and no tag in a repository has a row for each.
+        rows.dedup_by(|one, other| {
+            one.tag.is_none()
+                && (&one.id, &one.repository, &one.tag) == (&other.id, &other.repository, &other.tag)
+        });
+    }
     if rows.is_empty()
         && let Some(word @ ("ls" | "list" | "rm" | "prune")) = args.name.as_deref()
     {

@@ -1,6 +1,7 @@
 //! `mica inspect`: all that is known of images and containers, as JSON or through a template.
 
 use mica_image::ImageError;
+use mica_oci::Platform;
 use mica_store::Store;
 use serde_json::Value;
 
@@ -35,6 +36,9 @@ pub(crate) struct ImageArgs {
     /// `json` or a template
     #[arg(short, long)]
     format: Option<String>,
+    /// Of several platforms, show this one
+    #[arg(long)]
+    platform: Option<String>,
     /// Images
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
@@ -96,7 +100,14 @@ pub(crate) fn run_container(args: &ContainerArgs, session: &Session) -> Result<u
 /// Shows images.
 pub(crate) fn run_image(args: ImageArgs, session: &Session) -> Result<u8, CliError> {
     let store = session.read_store()?;
-    let find = |name: &str| image(&store, name)?.ok_or_else(|| no_image(name));
+    let platform = args.platform.as_deref().map(Platform::parse).transpose()?;
+    let find = |name: &str| match &platform {
+        Some(platform) => {
+            let id = mica_image::resolve_platform(&store, name, platform)?;
+            Ok(mica_image::inspect(&store, &id)?)
+        }
+        None => image(&store, name)?.ok_or_else(|| no_image(name)),
+    };
     show(&args.images, args.format.as_deref(), find)
 }
 

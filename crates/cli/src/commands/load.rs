@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use mica_image::Source;
+use mica_oci::Platform;
 
 use crate::error::CliError;
 use crate::format::output::print;
@@ -17,6 +18,9 @@ pub(crate) struct Args {
     /// Read from a tar or the directory of an OCI layout, instead of stdin
     #[arg(short, long, value_name = "FILE")]
     input: Option<PathBuf>,
+    /// Load only images of this platform
+    #[arg(long)]
+    platform: Option<String>,
     /// Suppress the load output
     #[arg(short, long)]
     quiet: bool,
@@ -41,8 +45,9 @@ pub(crate) fn run(args: Args, session: &Session) -> Result<u8, CliError> {
         }
         None => Source::File(File::from(io::stdin().as_fd().try_clone_to_owned()?)),
     };
+    let platform = args.platform.as_deref().map(Platform::parse).transpose()?;
     let store = session.open_store()?;
-    for image in mica_image::load(&store, source, session.rootless)? {
+    for image in mica_image::load_for(&store, source, platform.as_ref(), session.rootless)? {
         if image.names.is_empty() {
             print(&format!("Loaded image ID: {}\n", image.id))?;
         }

@@ -1,6 +1,7 @@
 //! `mica rmi`: names and images go.
 
 use mica_image::{ImageError, Removed};
+use mica_oci::Platform;
 
 use crate::error::CliError;
 use crate::format::output::print;
@@ -15,6 +16,9 @@ pub(crate) struct Args {
     /// Do not delete untagged parents (there are none)
     #[arg(long)]
     no_prune: bool,
+    /// Of several platforms, remove only this one (repeatable)
+    #[arg(long)]
+    platform: Vec<String>,
     /// Images
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
@@ -24,7 +28,12 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, session: &Session) -> Result<u8, CliError> {
     let _ = args.no_prune;
     let store = session.open_store_to_free()?;
-    let removal = mica_image::remove(&store, &args.images, args.force)?;
+    let platforms: Vec<Platform> =
+        args.platform.iter().map(|platform| Platform::parse(platform)).collect::<Result<_, _>>()?;
+    let removal = match platforms.is_empty() {
+        true => mica_image::remove(&store, &args.images, args.force)?,
+        false => mica_image::remove_platforms(&store, &args.images, &platforms, args.force)?,
+    };
     let lines = removal.removed.iter().map(|removed| match removed {
         Removed::Untagged(name) => format!("Untagged: {name}\n"),
         Removed::Deleted(digest) => format!("Deleted: {digest}\n"),

@@ -4,12 +4,13 @@ use std::io::{IsTerminal, Write};
 
 use clap::{ArgAction, Args};
 use mica_container::{
-    AttachOptions, Attached, ContainerError, Context, FoundImage, MadeContainer, RunOptions,
-    create_container, find_image, run_in_background, run_in_foreground,
+    AttachOptions, Attached, ContainerError, Context, MadeContainer, RunOptions, create_container,
+    run_in_background, run_in_foreground,
 };
-use mica_oci::Reference;
+use mica_oci::Platform;
 use mica_store::Store;
 
+use crate::commands::needed_image::{Need, When, needed_image};
 use crate::error::CliError;
 use crate::session::Session;
 
@@ -149,10 +150,13 @@ pub(crate) struct CreateArgs {
     /// Start again when it ends: only `no` is supported yet
     #[arg(long, value_name = "POLICY", default_value = "no")]
     restart: String,
-    /// Get the image: missing, never
+    /// Pull the image before
     #[arg(long, value_name = "WHEN", default_value = "missing")]
-    pull: String,
-    /// Say less while getting the image
+    pull: When,
+    /// Platform of the image [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<String>,
+    /// Say nothing while the image is pulled
     #[arg(short, long)]
     quiet: bool,
     /// Write the container's ID to a file
@@ -208,7 +212,7 @@ pub(crate) fn explain(error: ContainerError) -> CliError {
     CliError::from(error).code(code)
 }
 
-fn refuse(message: impl ToString) -> CliError {
+pub(crate) fn refuse(message: impl ToString) -> CliError {
     CliError::new(message).code(125)
 }
 
@@ -343,6 +347,9 @@ fn make(
         uts_host: host_mode("uts", &args.uts, &["private"])?,
         log,
     };
+    let platform = args.platform.as_deref().map(Platform::parse).transpose();
+    let platform = platform.map_err(|error| refuse(error.to_string()))?;
+    let need = Need { name: image_name, platform: platform.as_ref(), when: args.pull, quiet: args.quiet };
     let cidfile = args.cidfile.as_ref().map(|path| {
         let file = std::fs::OpenOptions::new().write(true).create_new(true).open(path);
         file.map_err(|error| {
@@ -352,7 +359,7 @@ fn make(
     let cidfile = cidfile.transpose()?;
     let result = mica_container::sweep(store, session.rootless)
         .map_err(explain)
-        .and_then(|()| find(store, image_name, &args.pull))
+        .and_then(|()| needed_image(session, store, &need))
         .and_then(|image| create_container(store, &image, image_name, &options).map_err(explain));
     match (result, cidfile) {
         (Ok(made), Some(mut file)) => {
@@ -365,23 +372,6 @@ fn make(
             Err(error)
         }
         (result, None) => result,
-    }
-}
-
-fn find(store: &Store, name: &str, pull: &str) -> Result<FoundImage, CliError> {
-    if !matches!(pull, "missing" | "never") {
-        return Err(refuse(format!("`--pull {pull}` is not supported yet")));
-    }
-    match find_image(store, name) {
-        Err(ContainerError::ImageMissing { .. }) => {
-            let reference = Reference::parse(name).map_err(|error| refuse(error.to_string()))?;
-            let full = reference.with_default_tag().familiar();
-            eprintln!("Unable to find image '{full}' locally");
-            let hint =
-                format!("make it with `mica build -t {name} DIR`, or bring it with `mica load -i FILE`");
-            Err(refuse(format!("no such image: {full}")).hint(hint))
-        }
-        result => result.map_err(explain),
     }
 }
 

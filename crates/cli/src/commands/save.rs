@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
+use mica_oci::Platform;
+
 use crate::error::CliError;
 use crate::session::Session;
 
@@ -13,6 +15,9 @@ pub(crate) struct Args {
     /// Write to a file, instead of stdout
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Of several platforms, save this one
+    #[arg(long)]
+    platform: Option<String>,
     /// Images
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
@@ -20,7 +25,9 @@ pub(crate) struct Args {
 
 /// Saves images.
 pub(crate) fn run(args: Args, session: &Session) -> Result<u8, CliError> {
+    let platform = args.platform.as_deref().map(Platform::parse).transpose()?;
     let store = session.open_store()?;
+    let save = |out: &mut dyn io::Write| mica_image::save_for(&store, &args.images, platform.as_ref(), out);
     let Some(path) = args.output else {
         let mut out = io::stdout().lock();
         if out.is_terminal() {
@@ -28,13 +35,13 @@ pub(crate) fn run(args: Args, session: &Session) -> Result<u8, CliError> {
                 CliError::new("cowardly refusing to save to a terminal").hint("use `-o FILE` or redirect")
             );
         }
-        mica_image::save(&store, &args.images, &mut out)?;
+        save(&mut out)?;
         return Ok(0);
     };
     let is_special = std::fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file());
     if is_special {
         let mut file = File::options().write(true).open(&path).map_err(|error| failed(&path, &error))?;
-        mica_image::save(&store, &args.images, &mut file)?;
+        save(&mut file)?;
         return Ok(0);
     }
     // Beside it first: a failure must not leave half an archive under the name.
@@ -43,7 +50,7 @@ pub(crate) fn run(args: Args, session: &Session) -> Result<u8, CliError> {
     name.push(format!(".{}", std::process::id()));
     let part = path.with_file_name(name);
     let mut file = File::create_new(&part).map_err(|error| failed(&path, &error))?;
-    let saved = mica_image::save(&store, &args.images, &mut file).map_err(CliError::from);
+    let saved = save(&mut file).map_err(CliError::from);
     let saved = saved.and_then(|()| std::fs::rename(&part, &path).map_err(|error| failed(&path, &error)));
     if saved.is_err() {
         // Nothing more can be done about it.

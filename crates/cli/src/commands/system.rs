@@ -1,7 +1,7 @@
 //! `mica system ...`: what the store takes, and making it smaller.
 
 use mica_container::ContainerError;
-use mica_store::{GcOptions, Store, Usage, UsageOf};
+use mica_store::{GcOptions, Store, StoreError, Usage, UsageOf};
 use serde_json::{Value, json};
 
 use crate::commands::{image_prune, images, info};
@@ -194,7 +194,11 @@ fn prune(args: &PruneArgs, session: &Session) -> Result<u8, CliError> {
             .and_then(|made| mica_container::remove(&store, &made, false, false));
         match removed {
             // Started or removed by somebody else a moment ago.
-            Err(ContainerError::StillRunning { .. } | ContainerError::ContainerMissing { .. }) => continue,
+            Err(
+                ContainerError::StillRunning { .. }
+                | ContainerError::ContainerMissing { .. }
+                | ContainerError::Store(StoreError::ContainerRunning(_) | StoreError::ContainerMissing(_)),
+            ) => continue,
             other => other?,
         }
         if text.is_empty() {

@@ -9,7 +9,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mica_build::Event;
+use mica_image::TransferEvent;
 
+use super::base_pull::BasePull;
 use super::plain::seconds;
 use super::{is_color, printable};
 use crate::format::verdict;
@@ -80,6 +82,8 @@ struct Screen {
     rows: Vec<Row>,
     /// Rows before the steps: what was loaded.
     notes: Vec<String>,
+    /// Base images on their way.
+    pulls: Vec<BasePull>,
     /// Rows after the steps: what became of the image.
     ends: Vec<String>,
     /// Lines of the last picture that may be drawn over.
@@ -100,8 +104,8 @@ fn lock(screen: &Mutex<Screen>) -> std::sync::MutexGuard<'_, Screen> {
 impl Live {
     /// Begins to draw.
     pub fn start() -> Self {
-        let (rows, notes, ends) = (Vec::new(), Vec::new(), Vec::new());
-        let screen = Screen { started: Instant::now(), rows, notes, ends, drawn: 0, over: false };
+        let (rows, notes, pulls, ends) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let screen = Screen { started: Instant::now(), rows, notes, pulls, ends, drawn: 0, over: false };
         let shared = Arc::new((Mutex::new(screen), Condvar::new()));
         let theirs = shared.clone();
         let painter = std::thread::spawn(move || {
@@ -154,6 +158,29 @@ impl Live {
                 screen.notes.push(format!("[internal] load build definition from {name}"))
             }
             Event::Base { name } => screen.notes.push(format!("[internal] load metadata for {name}")),
+            Event::BaseFetch { name } => screen.pulls.push(BasePull::new(name)),
+            Event::BaseTransfer { name, event } => {
+                if let TransferEvent::Warning(message) = &event {
+                    screen.notes.push(format!("warning: {message}"));
+                }
+                if let Some(pull) = screen.pulls.iter_mut().find(|pull| pull.name == name) {
+                    pull.take(event);
+                }
+            }
+            Event::BaseFailed { name, .. } => {
+                screen.pulls.retain(|pull| pull.name != name);
+                screen.notes.push(format!("ERROR [internal] load metadata for {name}"));
+            }
+            Event::BaseFetched { name, elapsed, .. } => {
+                let mut layers = 0;
+                if let Some(at) = screen.pulls.iter().position(|pull| pull.name == name) {
+                    layers = screen.pulls.remove(at).count().1;
+                }
+                screen.notes.push(match layers {
+                    0 => format!("[internal] load metadata for {name}"),
+                    _ => format!("FROM {name}: {layers} layers in {}", seconds(elapsed)),
+                });
+            }
             Event::Context { entries, .. } => {
                 screen.notes.push(format!("[internal] load build context: {entries} entries"));
             }
@@ -211,6 +238,9 @@ impl Screen {
         let elapsed = seconds(self.started.elapsed());
         lines.push(format!("[+] Building {elapsed} ({finished}/{}){state}", self.rows.len()).into());
         lines.extend(self.notes.iter().map(|note| format!(" => {}", printable(note)).into()));
+        for pull in &self.pulls {
+            draw_pull(pull, columns, &mut lines);
+        }
         for row in &self.rows {
             row.draw(columns, &mut lines);
         }
@@ -221,6 +251,36 @@ impl Screen {
         }
         lines
     }
+}
+
+/// A base image on its way, and those of its layers that move.
+fn draw_pull(pull: &BasePull, columns: usize, lines: &mut Vec<Line>) {
+    let text = match pull.count() {
+        (_, 0) => format!(" => [internal] load metadata for {}", pull.name),
+        (done, all) => format!(" => FROM {} ({done}/{all} layers)", pull.name),
+    };
+    lines.push(timed(&printable(&text), pull.elapsed(), columns).into());
+    for (text, elapsed) in pull.rows() {
+        lines.push(timed(&format!(" => => {}", short_digest(&text)), elapsed, columns).into());
+    }
+}
+
+/// A digest as short as tables have it: beside it stands what matters.
+fn short_digest(text: &str) -> String {
+    let is_hex = |word: &str| word.len() > 12 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let short = |word: &str| match word.split_once(':') {
+        Some((algorithm, hex)) if is_hex(hex) => format!("{algorithm}:{}", hex.get(..12).unwrap_or(hex)),
+        _ => word.to_owned(),
+    };
+    text.split(' ').map(short).collect::<Vec<_>>().join(" ")
+}
+
+/// A text with its time at the right.
+fn timed(text: &str, elapsed: Duration, columns: usize) -> String {
+    let time = seconds(elapsed);
+    let room = columns.saturating_sub(time.len() + 2);
+    let left: String = text.chars().take(room).collect();
+    format!("{left:<room$}  {time}")
 }
 
 impl Row {
@@ -265,6 +325,23 @@ fn size() -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn base_images() {
+        use mica_image::LayerState;
+        let digest = mica_oci::Digest::sha256(b"x");
+        let mut pull = BasePull::new("r/a:1".to_owned());
+        let check = |pull: &BasePull, expect: &[&str]| {
+            let mut lines = Vec::new();
+            draw_pull(pull, 50, &mut lines);
+            assert_eq!(lines.iter().map(|line| line.draw(50, false)).collect::<Vec<_>>(), expect);
+        };
+        check(&pull, &[" => [internal] load metadata for r/a:1        0.0s"]);
+        pull.take(TransferEvent::Layers(vec![digest.clone()]));
+        pull.take(TransferEvent::Layer { position: 0, state: LayerState::Downloading(1_000_000, 2_000_000) });
+        let row = format!(" => => {} 1.00MB / 2.00MB    0.0s", &digest.as_str()[..19]);
+        check(&pull, &[" => FROM r/a:1 (0/1 layers)                   0.0s", &row]);
+    }
 
     #[test]
     fn rows() {

@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use mica_build::Event;
+use mica_image::TransferEvent;
 
+use super::base_pull::BasePull;
 use super::printable;
 use crate::format::verdict;
 
@@ -17,6 +19,8 @@ pub(crate) struct Plain {
     count: usize,
     /// The step whose lines are being written.
     current: Option<usize>,
+    /// Base images on their way, with the numbers of their lines.
+    pulls: Vec<(BasePull, usize)>,
 }
 
 impl Plain {
@@ -44,6 +48,25 @@ impl Plain {
                 let number = self.internal(out, &format!("[internal] load metadata for {name}"));
                 writeln!(out, "#{number} DONE 0.0s\n")
             }
+            Event::BaseFetch { name } => {
+                let number = self.internal(out, &format!("[internal] load metadata for {name}"));
+                self.pulls.push((BasePull::new(name), number));
+                Ok(())
+            }
+            Event::BaseTransfer { name, event } => {
+                self.transfer(out, &name, event);
+                Ok(())
+            }
+            Event::BaseFailed { name, message } => {
+                match self.pulls.iter().position(|(pull, _)| pull.name == name) {
+                    Some(at) => {
+                        let (_, number) = self.pulls.remove(at);
+                        writeln!(out, "#{number} ERROR: {}\n", printable(&message))
+                    }
+                    None => Ok(()),
+                }
+            }
+            Event::BaseFetched { name, target, elapsed } => self.fetched(out, &name, &target, elapsed),
             Event::Context { entries, elapsed } => {
                 let number = self.internal(out, "[internal] load build context");
                 writeln!(out, "#{number} looked at {entries} entries\n#{number} DONE {}\n", seconds(elapsed))
@@ -98,6 +121,33 @@ impl Plain {
         text
     }
 
+    /// What happens to the layers of a base image.
+    fn transfer(&mut self, out: &mut String, name: &str, event: TransferEvent) {
+        let Some((pull, number)) = self.pulls.iter_mut().find(|(pull, _)| pull.name == name) else { return };
+        let had_layers = pull.has_layers();
+        let lines = pull.take(event);
+        if !had_layers && pull.has_layers() {
+            let _ = writeln!(out, "#{number} DONE {}\n", seconds(pull.elapsed()));
+            self.count += 1;
+            *number = self.count;
+            self.current = None;
+            let _ = writeln!(out, "#{number} FROM {name}");
+        }
+        for line in lines {
+            let _ = writeln!(out, "#{number} {line}");
+        }
+    }
+
+    fn fetched(&mut self, out: &mut String, name: &str, target: &str, elapsed: Duration) -> std::fmt::Result {
+        let Some(at) = self.pulls.iter().position(|(pull, _)| pull.name == name) else { return Ok(()) };
+        let (pull, number) = self.pulls.remove(at);
+        let resolved = if name.contains('@') { String::new() } else { format!("@{target}") };
+        if pull.has_layers() {
+            writeln!(out, "#{number} resolve {name}{resolved} done")?;
+        }
+        writeln!(out, "#{number} DONE {}\n", seconds(elapsed))
+    }
+
     fn internal(&mut self, out: &mut String, name: &str) -> usize {
         self.count += 1;
         self.current = None;
@@ -134,6 +184,34 @@ pub(crate) fn seconds(elapsed: Duration) -> String {
 mod tests {
     use super::*;
     use mica_build::{Changed, Reason, Verdict};
+
+    #[test]
+    fn base_images() {
+        use mica_image::LayerState;
+        let mut plain = Plain::default();
+        let mut check = |event: Event, expect: &str| assert_eq!(plain.text(event), expect);
+        let digest = mica_oci::Digest::sha256(b"x");
+        let fetch = |name: &str| Event::BaseFetch { name: name.to_owned() };
+        let transfer = |name: &str, event| Event::BaseTransfer { name: name.to_owned(), event };
+        let layer = |state| TransferEvent::Layer { position: 0, state };
+        let fetched = |name: &str| {
+            let elapsed = Duration::from_millis(1200);
+            Event::BaseFetched { name: name.to_owned(), target: "sha256:t".to_owned(), elapsed }
+        };
+        check(fetch("r/a:1"), "#1 [internal] load metadata for r/a:1\n");
+        check(fetch("r/b:1"), "#2 [internal] load metadata for r/b:1\n");
+        let layers = TransferEvent::Layers(vec![digest.clone()]);
+        check(transfer("r/a:1", layers), "#1 DONE 0.0s\n\n#3 FROM r/a:1\n");
+        check(transfer("r/a:1", layer(LayerState::Downloading(5, 5))), "");
+        let done = layer(LayerState::DownloadComplete);
+        check(transfer("r/a:1", done), &format!("#3 {digest} 5B / 5B done\n"));
+        check(fetched("r/b:1"), "#2 DONE 1.2s\n\n");
+        check(fetched("r/a:1"), "#3 resolve r/a:1@sha256:t done\n#3 DONE 1.2s\n\n");
+        check(transfer("r/a:1", TransferEvent::Warning("late".to_owned())), "");
+        check(fetch("r/c:1"), "#4 [internal] load metadata for r/c:1\n");
+        let failed = Event::BaseFailed { name: "r/c:1".to_owned(), message: "denied".to_owned() };
+        check(failed, "#4 ERROR: denied\n\n");
+    }
 
     #[test]
     fn steps() {

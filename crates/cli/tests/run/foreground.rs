@@ -35,7 +35,7 @@ fn root_absent_images_say_how_to_get_them() {
     let (code, stderr) = world.fails(&["run", "absent"]);
     assert_eq!(code, 125);
     assert!(stderr.starts_with("Unable to find image 'absent:latest' locally\n"), "{stderr}");
-    assert!(stderr.contains("mica load"), "{stderr}");
+    assert!(stderr.contains("127.0.0.1:1") && stderr.contains("mica load"), "{stderr}");
 }
 
 #[test]

@@ -105,6 +105,7 @@ impl World {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(MICA);
         command.arg("--root").arg(self.root()).args(arguments).stdin(Stdio::null());
+        mica_testkit::isolate(&mut command, &self.directory.path().join("settings"));
         command
     }
 
