@@ -16,6 +16,6 @@ mkdir -p "$OUT"
     echo "crun: $(crun --version 2>/dev/null | head -n 1)"
     echo "load at the start: $(cut -d ' ' -f 1-3 /proc/loadavg)"
 } > "$OUT/machine.txt"
-for workload in start cached-small cached-large cold-copy run-true precise; do
+for workload in start cached-small cached-large cold-copy run-true precise pull repull push; do
     "$here/$workload.sh" "$1"
 done

@@ -22,6 +22,10 @@ finish() {
     status=$?
     trap - EXIT
     cd /
+    if [ -n "${registry_pid:-}" ]; then
+        kill "$registry_pid" 2>/dev/null || true
+        wait "$registry_pid" 2>/dev/null || true
+    fi
     if [ -n "${device:-}" ]; then
         umount "$DIR" 2>/dev/null || umount -l "$DIR"
         losetup -d "$device"
@@ -38,7 +42,7 @@ if [ -z "${DIR:-}" ]; then
     # A file system of its own: on an old one, creating a file may cost ten times as much.
     DIR=$temporary/disk
     mkdir "$DIR"
-    truncate -s 8G "$temporary/ext4"
+    truncate -s ${DISK:-8G} "$temporary/ext4"
     mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 "$temporary/ext4"
     device=$(losetup --direct-io=on -f --show "$temporary/ext4")
     mount "$device" "$DIR" || { losetup -d "$device"; device=; exit 1; }
