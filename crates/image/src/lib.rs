@@ -49,6 +49,7 @@ mod resolve;
 mod save;
 mod tag;
 mod transfer_event;
+mod transfer_failure;
 
 pub use built::{BuiltImage, put_built};
 pub use chain::{Chain, read_index};

@@ -59,7 +59,7 @@ pub fn pull(store: &Store, client: &Client, request: &PullRequest<'_>, watch: &W
     }
     let failed =
         |source: PullError| ImageError::Pull { reference: reference.familiar(), source: Box::new(source) };
-    let remote = resolve_remote(client, &reference, request.platform, watch)?;
+    let remote = resolve_remote(client, &reference, request.platform)?;
     let config_bytes = client.blob_bytes(&remote.reference, &remote.manifest.config)?;
     let config = ImageConfig::parse(&config_bytes).map_err(|source| {
         failed(PullError::Document { digest: remote.manifest.config.digest.clone(), source })
@@ -83,7 +83,7 @@ pub fn pull(store: &Store, client: &Client, request: &PullRequest<'_>, watch: &W
     }
     let watch_layers: &Watch<'_> = if is_quiet { &|_| {} } else { watch };
     fetch_layers(store, client, &lease, &remote.reference, &layers, request.rootless, watch_layers)
-        .map_err(|error| error.of(&reference))?;
+        .map_err(|failure| failure.of(failed))?;
     // A config may be named by another algorithm than an image ID is: it is kept under both.
     let mut blobs = keep_documents(store, &remote)?;
     store.put_blob(&config_bytes)?;

@@ -52,10 +52,10 @@ pub fn push(store: &Store, client: &Client, request: &PushRequest<'_>, watch: &W
     let push = Push { store, client, lease: &lease, reference: &reference, request, watch };
     match push.once() {
         // What was remembered of a layer was wrong, and is right now.
-        Err(Failure::Push(PushError::OtherBytes { .. })) => push.once(),
+        Err(Failure::Own(PushError::OtherBytes { .. })) => push.once(),
         pushed => pushed,
     }
-    .map_err(|failure| failure.of(&reference))
+    .map_err(|failure| failure.of(|source| failed(&reference, source)))
 }
 
 struct Push<'a> {
@@ -73,7 +73,9 @@ impl Push<'_> {
         let send = Send::new(self.store, self.client, self.lease, self.reference, self.watch);
         let remote = Remote {
             has_document: &|digest| Ok(self.client.has_manifest(&by_digest(digest))?),
-            has_blob: &|descriptor| send.has(descriptor).map_err(|failure| failure.of(self.reference)),
+            has_blob: &|descriptor| {
+                send.has(descriptor).map_err(|failure| failure.of(|source| failed(self.reference, source)))
+            },
         };
         let plan = plan(self.store, self.reference, self.request.platform, &remote)?;
         let layers = send.layers(&plan.layers)?;
@@ -88,7 +90,7 @@ impl Push<'_> {
             self.client.put_manifest(&to, &media_type, &bytes)?;
             pushed = Some((digest, bytes));
         }
-        let (digest, bytes) = pushed.ok_or(Failure::Push(PushError::Stopped))?;
+        let (digest, bytes) = pushed.ok_or(Failure::Own(PushError::Stopped))?;
         self.remember(&plan, &digest, &bytes)?;
         if let Some(index) = &plan.instead_of {
             (self.watch)(TransferEvent::Warning(format!(

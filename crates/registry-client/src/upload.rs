@@ -31,7 +31,7 @@ use crate::retry::{Failure, Remedy, Tries as Retries, is_passing};
 use crate::transport::{Access, At, Body, Method, Request, Response, Stream, Target, Tries, Url};
 
 /// Chunks, unless settings say otherwise. docker's registry syncs each of them to its disk while nothing is sent, which costs
-/// a third with 16 MiB and nothing that could be measured with this; proxies in front of registries refuse bodies from 100 MB on.
+/// half of the time with 16 MiB and nothing that could be measured with this; proxies in front of registries refuse bodies from 100 MB on.
 const CHUNK_SIZE_BYTES: u64 = 64 << 20;
 /// Chunks are not made smaller than this where a body is called too large: the smallest limit that proxies are shipped with.
 const CHUNK_SIZE_BYTES_LEAST: u64 = 1 << 20;

@@ -43,59 +43,16 @@ impl RemoteLayer<'_> {
 }
 
 /// How bringing in a layer failed.
-pub(super) enum Failure {
-    Pull(PullError),
-    Registry(RegistryError),
-    Image(ImageError),
-    /// Another layer has failed.
-    Stopped,
-}
-
-impl Failure {
-    /// The error of a whole pull.
-    pub fn of(self, reference: &Reference) -> ImageError {
-        match self {
-            Failure::Pull(source) => {
-                ImageError::Pull { reference: reference.familiar(), source: Box::new(source) }
-            }
-            Failure::Registry(error) => ImageError::Registry(error),
-            Failure::Image(error) => error,
-            Failure::Stopped => {
-                ImageError::Pull { reference: reference.familiar(), source: Box::new(PullError::Stopped) }
-            }
-        }
-    }
-}
+pub(super) type Failure = crate::transfer_failure::Failure<PullError>;
 
 impl From<PullError> for Failure {
     fn from(error: PullError) -> Self {
-        Failure::Pull(error)
+        Failure::Own(error)
     }
 }
 
-impl From<RegistryError> for Failure {
-    fn from(error: RegistryError) -> Self {
-        Failure::Registry(error)
-    }
-}
-
-impl From<ImageError> for Failure {
-    fn from(error: ImageError) -> Self {
-        Failure::Image(error)
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Failure::Image(error.into())
-    }
-}
-
-impl From<mica_sys::Error> for Failure {
-    fn from(error: mica_sys::Error) -> Self {
-        Failure::Image(error.into())
-    }
-}
+/// Another layer has failed.
+const STOPPED: Failure = Failure::Own(PullError::Stopped);
 
 /// Brings all layers into the store that are not there. What was finished stays there when another layer fails.
 pub(super) fn fetch_layers(
@@ -151,7 +108,7 @@ pub(super) fn fetch_layers(
     }
     let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
     // The one that stopped the others, not those that were stopped.
-    match failures.into_iter().min_by_key(|failure| matches!(failure, Failure::Stopped)) {
+    match failures.into_iter().min_by_key(|failure| matches!(failure, Failure::Own(PullError::Stopped))) {
         Some(failure) => Err(failure),
         None => Ok(()),
     }
@@ -189,7 +146,7 @@ impl Fetch<'_> {
             other.descriptor.digest == layer.descriptor.digest || other.diff_id == layer.diff_id
         };
         if let Some(first) = self.layers.iter().take(position).position(is_same) {
-            self.slots.wait_below(first + 1).ok_or(Failure::Stopped)?;
+            self.slots.wait_below(first + 1).ok_or(STOPPED)?;
             if let Some(stored) = self.stored(layer)? {
                 self.slots.done(position, stored);
                 self.tell(position, LayerState::AlreadyExists);
@@ -214,7 +171,7 @@ impl Fetch<'_> {
                     return Ok(());
                 }
                 // A power cut may have spoilt the blob that was stored before: then it comes anew.
-                Err(Failure::Pull(_))
+                Err(Failure::Own(_))
                     if tries < TRIES_MAX && self.store.drop_damaged_blob(&layer.descriptor.digest)? =>
                 {
                     self.tell(position, LayerState::Retrying(0));
@@ -291,7 +248,7 @@ impl Fetch<'_> {
                 Ok(applying) => applying,
                 Err(error) => {
                     is_in_vain.store(true, Ordering::Relaxed);
-                    return (Ok(Err(IngestError::Layer(error.into()))), Err(Failure::Stopped));
+                    return (Ok(Err(IngestError::Layer(error.into()))), Err(STOPPED));
                 }
             };
             let fetched = fetch(&|| is_in_vain.load(Ordering::Relaxed) || self.slots.any_failed());
@@ -349,7 +306,7 @@ impl Fetch<'_> {
                 }
                 // What is there is kept for the next try.
                 if is_hopeless() && partial.size_bytes() < descriptor.size {
-                    return Err(Failure::Stopped);
+                    return Err(STOPPED);
                 }
             }
         }
@@ -381,11 +338,11 @@ impl Fetch<'_> {
     }
 
     fn unapplied(&self, position: usize, error: IngestError) -> Failure {
-        let Some(layer) = self.layers.get(position) else { return Failure::Stopped };
+        let Some(layer) = self.layers.get(position) else { return STOPPED };
         match error {
             IngestError::Other(error) => Failure::Image(error),
             // It may have failed for want of a layer below.
-            IngestError::Layer(_) if self.slots.any_failed() => Failure::Stopped,
+            IngestError::Layer(_) if self.slots.any_failed() => STOPPED,
             IngestError::Layer(source) => PullError::Layer {
                 position: position + 1,
                 count: self.layers.len(),
@@ -408,8 +365,8 @@ fn may_be_the_line(error: &IngestError) -> bool {
 /// Errors of a blob's stream that the client raised keep their facts.
 fn registry_or(error: io::Error, broken: impl FnOnce(io::Error) -> PullError) -> Failure {
     match error.downcast::<RegistryError>() {
-        Ok(error) => Failure::Registry(error),
-        Err(error) => Failure::Pull(broken(error)),
+        Ok(error) => error.into(),
+        Err(error) => Failure::Own(broken(error)),
     }
 }
 

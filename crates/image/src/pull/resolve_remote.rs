@@ -6,7 +6,6 @@ use mica_registry_client::{Client, FetchedManifest, RegistryError};
 
 use super::error::PullError;
 use crate::error::{ImageError, Result};
-use crate::transfer_event::Watch;
 
 /// Indexes inside of indexes; real ones have one level.
 const NESTING_MAX: usize = 4;
@@ -33,7 +32,6 @@ pub(super) fn resolve_remote(
     client: &Client,
     reference: &Reference,
     platform: Option<&Platform>,
-    _watch: &Watch<'_>,
 ) -> Result<Remote> {
     let failed = |source| ImageError::Pull { reference: reference.familiar(), source: Box::new(source) };
     let host = Platform::host();

@@ -84,7 +84,7 @@ fn produce(
             let tree = File::open(&path).at("open", &path)?;
             let mut open = |entry: &Entry| open_in_tree(&tree, &entry.path).map_err(|error| error.source);
             write_tar(&index, &mut open, &mut out).map_err(|source| match source {
-                WriteTarError::Write { source } => Failure::Push(compress(source)),
+                WriteTarError::Write { source } => Failure::Own(compress(source)),
                 source => Failure::Image(ImageError::WriteLayer { diff_id: diff_id.clone(), source }),
             })?;
         }

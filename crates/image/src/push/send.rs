@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 
 use mica_layer::encode::FORM;
 use mica_oci::{Descriptor, DiffId, Digest, Reference};
-use mica_registry_client::{Client, Mounted, RegistryError, UploadWatch};
-use mica_store::{CompressedForm, Lease, Store, StoreError};
+use mica_registry_client::{Client, Mounted, UploadWatch};
+use mica_store::{CompressedForm, Lease, Store};
 
 use super::bytes::{FileContent, Written, write};
 use super::error::PushError;
-use super::plan::{Bytes, Part, Plain, failed};
-use crate::error::ImageError;
+use super::plan::{Bytes, Part, Plain};
 use crate::transfer_event::{LayerState, TransferEvent, Watch};
 
 /// Uploads at the same time: docker's default.
@@ -27,50 +26,11 @@ const THREADS_MAX: usize = 32;
 const TELL_EVERY: Duration = Duration::from_millis(100);
 
 /// How sending a blob failed.
-pub(super) enum Failure {
-    Push(PushError),
-    Registry(RegistryError),
-    Image(ImageError),
-}
-
-impl Failure {
-    /// The error of a whole push.
-    pub fn of(self, reference: &Reference) -> ImageError {
-        match self {
-            Failure::Push(source) => failed(reference, source),
-            Failure::Registry(error) => ImageError::Registry(error),
-            Failure::Image(error) => error,
-        }
-    }
-}
+pub(super) type Failure = crate::transfer_failure::Failure<PushError>;
 
 impl From<PushError> for Failure {
     fn from(error: PushError) -> Self {
-        Failure::Push(error)
-    }
-}
-
-impl From<RegistryError> for Failure {
-    fn from(error: RegistryError) -> Self {
-        Failure::Registry(error)
-    }
-}
-
-impl From<ImageError> for Failure {
-    fn from(error: ImageError) -> Self {
-        Failure::Image(error)
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Failure::Image(error.into())
-    }
-}
-
-impl From<mica_sys::Error> for Failure {
-    fn from(error: mica_sys::Error) -> Self {
-        Failure::Image(error.into())
+        Failure::Own(error)
     }
 }
 
@@ -149,7 +109,7 @@ impl<'a> Send<'a> {
             return Err(failure);
         }
         let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-        done.into_iter().collect::<Option<_>>().ok_or(Failure::Push(PushError::Stopped))
+        done.into_iter().collect::<Option<_>>().ok_or(Failure::Own(PushError::Stopped))
     }
 
     /// Brings one blob to the registry. Answers its descriptor, whose digest may have been unknown before.
