@@ -46,7 +46,7 @@ pub const HOST_ARCHITECTURE: &str = if cfg!(target_arch = "x86_64") {
 };
 
 /// Systems that a bare word may name.
-const KNOWN_OS: [&str; 17] = [
+pub const KNOWN_OS: [&str; 17] = [
     "aix",
     "android",
     "darwin",
@@ -67,7 +67,7 @@ const KNOWN_OS: [&str; 17] = [
 ];
 
 /// Architectures that a bare word may name.
-const KNOWN_ARCHITECTURES: [&str; 24] = [
+pub const KNOWN_ARCHITECTURES: [&str; 24] = [
     "386",
     "amd64",
     "amd64p32",
@@ -131,6 +131,19 @@ pub enum PlatformError {
         /// The whole text.
         specifier: String,
     },
+}
+
+impl PlatformError {
+    /// The text that names no platform.
+    pub fn specifier(&self) -> &str {
+        match self {
+            Self::Wildcard { specifier }
+            | Self::InvalidOs { specifier, .. }
+            | Self::InvalidComponent { specifier, .. }
+            | Self::TooManyComponents { specifier }
+            | Self::Unknown { specifier } => specifier,
+        }
+    }
 }
 
 /// What an image runs on.

@@ -89,3 +89,10 @@ proptest! {
         let _ = ImageConfig::parse(&bytes);
     }
 }
+
+/// Found by fuzzing: a number too large for an integer was another one after each reading.
+#[test]
+fn numbers_of_unknown_fields_come_back() {
+    let config = ImageConfig::parse(br#"{"x":8901234567890000000017390916765208234888}"#).unwrap();
+    assert_eq!(ImageConfig::parse(&config.to_canonical_json()).unwrap(), config);
+}

@@ -27,4 +27,4 @@ pub mod merged;
 
 pub use entry::{Entry, Kind, Time, compare_paths, parent};
 pub use index::{Index, IndexError};
-pub use merged::{MergedIndex, ResolveError, Resolved};
+pub use merged::{Flat, MergedIndex, ResolveError, Resolved};

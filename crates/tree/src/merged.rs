@@ -8,7 +8,10 @@ use thiserror::Error;
 use crate::entry::{Entry, Kind, compare_paths, parent};
 use crate::index::Index;
 
+mod flatten;
 mod positions;
+
+pub use flatten::Flat;
 
 /// How many symbolic links are followed for one path; Linux gives up at 40 as well.
 const LINKS_MAX: usize = 40;

@@ -132,6 +132,35 @@ proptest! {
     }
 
     #[test]
+    fn one_layer_shows_what_several_did(wishes in vec(vec((path(), 0..7_u8), 0..8), 0..5), first in 0..5_usize) {
+        let layers: Vec<_> = wishes.into_iter().zip(1..).map(|(wishes, number)| layer(wishes, number)).collect();
+        let merged = MergedIndex::new(layers.iter().cloned().map(Arc::new));
+        let flat = merged.flatten(first);
+        for (before, after) in flat.iter().zip(flat.iter().skip(1)) {
+            prop_assert!(compare_paths(&before.entry.path, &after.entry.path).is_lt());
+        }
+        for entry in flat.iter().map(|flat| &flat.entry) {
+            let above = entry.parent().filter(|above| !above.is_empty());
+            prop_assert!(above.is_none_or(|above| flat.iter().any(|flat| flat.entry.path == above)));
+            prop_assert!(first > 0 || entry.kind != Kind::Whiteout);
+        }
+        let one = Index::new(flat.into_iter().map(|flat| flat.entry).collect()).unwrap();
+        let again = MergedIndex::new(layers.iter().take(first).cloned().chain([one]).map(Arc::new));
+        // What hides is no matter of what is shown.
+        let shown = |of: &MergedIndex| {
+            let shown = |entry: &Entry| match entry.kind {
+                Kind::Directory { .. } => {
+                    let kind = Kind::Directory { opaque: false, implied: false };
+                    Entry { kind, ..entry.clone() }
+                }
+                _ => entry.clone(),
+            };
+            of.walk(b"").map(shown).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(shown(&again), shown(&merged));
+    }
+
+    #[test]
     fn links_never_lead_out_or_on_for_ever(links in vec((path(), "[ab./]{0,6}"), 0..6), asked in "[ab./]{0,12}") {
         let wishes = links.iter().map(|(path, _)| (path.clone(), 3)).collect();
         let mut entries = layer(wishes, 1).into_entries();
