@@ -72,6 +72,8 @@ pub struct Run {
     pub insecure: bool,
     /// `--device=` values as written.
     pub devices: Vec<Word>,
+    /// `--retry=`: how often it is tried again when it fails (mica alone has it).
+    pub retries: u32,
     /// The command; with heredocs, the text of its first line (the redirections included).
     pub command: Command,
     /// Bodies in order of appearance. A RUN that consists of one heredoc only has an empty `Shell` remainder
@@ -260,6 +262,8 @@ pub struct Instruction {
     pub text: String,
     /// What `# mica:` comments directly above say.
     pub policy: CachePolicy,
+    /// Comment lines above, without their `#`.
+    pub comments: Vec<String>,
 }
 
 /// A stage: FROM and what follows it.
@@ -269,6 +273,8 @@ pub struct Stage {
     pub from: From,
     /// Place of the FROM instruction.
     pub from_span: Span,
+    /// Comment lines above the FROM, without their `#`.
+    pub comments: Vec<String>,
     /// Position in the file, from 0.
     pub position: usize,
     /// What follows, up to the next FROM.

@@ -43,6 +43,7 @@
 pub mod dockerignore;
 mod duration;
 pub mod expand;
+mod fields;
 pub mod glob;
 mod heredoc;
 pub mod instruction;
@@ -56,8 +57,10 @@ pub mod suggest;
 pub use dockerignore::Dockerignore;
 pub use duration::{AgeError, parse_age};
 pub use expand::{ExpandError, Expanded, expand_heredoc, expand_word, expand_words};
+pub use fields::{FieldsError, split_fields};
 pub use glob::{BadPattern, glob_match};
-pub use lint::lint;
+pub use line::EmptyContinuation;
+pub use lint::{Checks, Finding, Rule, lint};
 pub use parse::{MountError, Nodes, parse_nodes, parse_run_mount};
 pub use policy::{CachePolicy, Reuse};
 
@@ -73,9 +76,11 @@ pub struct Dockerfile {
     pub escape: char,
     /// ARGs before the first FROM, in order.
     pub meta_args: Vec<Spanned<KeyValue>>,
+    /// Comment lines above those ARGs, without their `#`, by the place of the instruction.
+    pub meta_comments: Vec<(mica_diagnostic::Span, Vec<String>)>,
     /// The stages, at least one.
     pub stages: Vec<Stage>,
-    /// Warnings found on the way.
+    /// Remarks that say nothing. What the rules find is told by [`lint()`].
     pub warnings: Vec<Diagnostic>,
 }
 

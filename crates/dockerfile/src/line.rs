@@ -6,6 +6,15 @@ use mica_diagnostic::{Diagnostic, Source, Span};
 /// BuildKit's limit for one physical line (the largest token of Go's line scanner).
 const LINE_BYTES_MAX: usize = 65_535;
 
+/// An empty line in the middle of an instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EmptyContinuation {
+    /// The first of such lines.
+    pub blank: Span,
+    /// The end of the instruction.
+    pub told_at: usize,
+}
+
 /// One instruction's text on one line.
 #[derive(Debug, Clone)]
 pub(crate) struct LogicalLine {
@@ -56,10 +65,10 @@ pub(crate) struct LineReader<'a> {
     pub escape: char,
     directives_done: bool,
     directives_seen: Vec<&'static str>,
-    /// Value of the `check` directive.
-    pub check: Option<String>,
+    /// Value of the `check` directive, and its place.
+    pub check: Option<(String, Span)>,
     pub problems: Vec<Diagnostic>,
-    pub warnings: Vec<Diagnostic>,
+    pub empty_continuations: Vec<EmptyContinuation>,
     /// `# mica:` comments that no instruction follows directly.
     pub unattached: Vec<Remark>,
 }
@@ -74,7 +83,7 @@ impl<'a> LineReader<'a> {
             directives_seen: Vec::new(),
             check: None,
             problems: Vec::new(),
-            warnings: Vec::new(),
+            empty_continuations: Vec::new(),
             unattached: Vec::new(),
         }
     }
@@ -156,8 +165,8 @@ impl<'a> LineReader<'a> {
                 continued = more;
             }
             if let Some(span) = blank {
-                let hint = "remove the empty line, or make it a comment";
-                self.warnings.push(Diagnostic::warning(span, "empty continuation line").hint(hint));
+                let told_at = logical.span.end;
+                self.empty_continuations.push(EmptyContinuation { blank: span, told_at });
             }
             return Some(logical);
         }
@@ -190,7 +199,7 @@ impl<'a> LineReader<'a> {
         }
         self.directives_seen.push(name);
         if name == "check" {
-            self.check = Some(value.to_owned());
+            self.check = Some((value.to_owned(), span));
         }
         if name == "escape" {
             match value {

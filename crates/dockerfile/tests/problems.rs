@@ -284,8 +284,10 @@ fn continuations() {
     let texts = parsed.stages[0].instructions.iter().map(|i| i.text.as_str()).collect::<Vec<_>>();
     assert_eq!(texts, ["RUN one   two   three", "RUN C:\\\\", "RUN x"]);
     assert_eq!(parsed.source.lines(parsed.stages[0].instructions[0].span), (2, 6));
-    assert_eq!(parsed.warnings.len(), 1);
-    assert_eq!(parsed.source.line(parsed.warnings[0].span.start), 4);
+    let findings = mica_dockerfile::lint(&parsed.source);
+    assert_eq!(findings.len(), 1);
+    assert_eq!(parsed.source.line(findings[0].diagnostic.span.start), 4);
+    assert_eq!(parsed.source.line(findings[0].told_at), 6);
 }
 
 #[test]

@@ -13,7 +13,8 @@ pub use mount::{MountError, parse_run_mount};
 use crate::Dockerfile;
 use crate::heredoc;
 use crate::instruction::{Instruction, InstructionKind, KeyValue, Spanned, Stage};
-use crate::line::LineReader;
+use crate::line::{EmptyContinuation, LineReader};
+use crate::lint;
 use crate::node::{self, Node};
 use crate::policy::{self, CachePolicy, Remark};
 use crate::suggest::suggest;
@@ -51,10 +52,10 @@ pub struct Nodes {
     pub nodes: Vec<Node>,
     /// A backslash, or a backtick by directive.
     pub escape: char,
-    /// Value of the `check` directive, as written.
-    pub check: Option<String>,
-    /// Empty continuation lines.
-    pub warnings: Vec<Diagnostic>,
+    /// Value of the `check` directive as written, and the place of the line.
+    pub check: Option<(String, Span)>,
+    /// Empty lines inside of instructions.
+    pub empty_continuations: Vec<EmptyContinuation>,
     /// `# mica:` comments that no instruction follows directly.
     pub unattached: Vec<Remark>,
 }
@@ -85,8 +86,8 @@ pub fn parse_nodes(source: &Source) -> (Nodes, Vec<Diagnostic>) {
         }
     }
     problems.append(&mut reader.problems);
-    let LineReader { escape, check, warnings, unattached, .. } = reader;
-    (Nodes { nodes, escape, check, warnings, unattached }, problems)
+    let LineReader { escape, check, empty_continuations, unattached, .. } = reader;
+    (Nodes { nodes, escape, check, empty_continuations, unattached }, problems)
 }
 
 fn is_keyword(text: &str) -> bool {
@@ -139,6 +140,7 @@ pub(crate) fn shorten(text: &str) -> String {
 pub(crate) fn parse_file(source: Source) -> (Option<Dockerfile>, Vec<Diagnostic>) {
     let (cut, mut problems) = parse_nodes(&source);
     let mut meta_args: Vec<Spanned<KeyValue>> = Vec::new();
+    let mut meta_comments = Vec::new();
     let mut stages: Vec<Stage> = Vec::new();
     let mut orphan = None;
     let mut has_from = false;
@@ -159,16 +161,19 @@ pub(crate) fn parse_file(source: Source) -> (Option<Dockerfile>, Vec<Diagnostic>
             Some(Parsed::From(from)) => stages.push(Stage {
                 from,
                 from_span: node.span,
+                comments: node.comments.clone(),
                 position: stages.len(),
                 instructions: Vec::new(),
             }),
             Some(Parsed::Other(kind)) => match (stages.last_mut(), kind) {
                 (None, InstructionKind::Arg(args)) => {
                     meta_args.extend(args.into_iter().map(|value| Spanned { value, span: node.span }));
+                    meta_comments.push((node.span, node.comments.clone()));
                 }
                 (Some(stage), kind) => {
                     let text = node.text.clone();
-                    stage.instructions.push(Instruction { kind, span: node.span, text, policy });
+                    let comments = node.comments.clone();
+                    stage.instructions.push(Instruction { kind, span: node.span, text, policy, comments });
                 }
                 (None, _) => {}
             },
@@ -186,13 +191,18 @@ pub(crate) fn parse_file(source: Source) -> (Option<Dockerfile>, Vec<Diagnostic>
         let span = cut.nodes.last().map(|node| node.span).unwrap_or_default();
         problems.push(Diagnostic::error(span, "no build stage in this file").hint("add `FROM image`"));
     }
+    if let Some((value, span)) = &cut.check {
+        problems.extend(lint::unknown_options(value, *span));
+    }
     problems.sort_by_key(|problem| problem.span.start);
     problems.truncate(PROBLEMS_MAX);
-    let mut warnings = cut.warnings;
-    warnings.append(&mut remark_warnings);
+    let mut warnings = remark_warnings;
+    if let Some((value, span)) = &cut.check {
+        warnings.extend(lint::unknown_rules(value, *span));
+    }
     warnings.sort_by_key(|warning| warning.span.start);
     let is_readable = has_from && stages.len() == from_count;
-    let dockerfile = Dockerfile { source, escape: cut.escape, meta_args, stages, warnings };
+    let dockerfile = Dockerfile { source, escape: cut.escape, meta_args, meta_comments, stages, warnings };
     (is_readable.then_some(dockerfile), problems)
 }
 
@@ -207,7 +217,8 @@ pub(crate) fn parse_single(source: &Source) -> Result<Instruction, Vec<Diagnosti
             } else if let Some(Parsed::Other(kind)) = parse_node_kind(node, &mut problems) {
                 // What an image says of its triggers is for all who build on it; how they cache is theirs to say.
                 let policy = CachePolicy::default();
-                result = Some(Instruction { kind, span: node.span, text: node.text.clone(), policy });
+                let (text, comments) = (node.text.clone(), Vec::new());
+                result = Some(Instruction { kind, span: node.span, text, policy, comments });
             }
         }
         [] if problems.is_empty() => {

@@ -1,6 +1,7 @@
 //! `--mount=` of RUN.
 
 use crate::expand::ExpandError;
+use crate::fields::split_fields;
 use crate::instruction::{CacheSharing, RunMount, RunMountKind};
 use crate::suggest::suggest;
 
@@ -154,7 +155,7 @@ fn parse(
     let mut sharing = None;
     let mut required = None;
     let mut kind_is_known = true;
-    let fields = split_fields(text).ok_or_else(|| MountError::Quotes { text: text.to_owned() })?;
+    let fields = split_fields(text).map_err(|_| MountError::Quotes { text: text.to_owned() })?;
     for field in &fields {
         let (key, written) = match field.split_once('=') {
             Some((key, value)) => (key.to_ascii_lowercase(), Some(value)),
@@ -266,49 +267,6 @@ fn check_keys(mount: &RunMount, sharing: bool, required: bool) -> Result<(), Mou
     Ok(())
 }
 
-/// One record of comma separated values: a field that begins with a double quote ends with one, and holds it doubled.
-fn split_fields(text: &str) -> Option<Vec<String>> {
-    let mut fields = Vec::new();
-    let mut rest = text;
-    loop {
-        if let Some(mut quoted) = rest.strip_prefix('"') {
-            let mut field = String::new();
-            loop {
-                let (inside, after) = quoted.split_once('"')?;
-                field.push_str(inside);
-                match after.strip_prefix('"') {
-                    Some(after) => {
-                        field.push('"');
-                        quoted = after;
-                    }
-                    None => {
-                        rest = after;
-                        break;
-                    }
-                }
-            }
-            fields.push(field);
-            if rest.is_empty() {
-                return Some(fields);
-            }
-            rest = rest.strip_prefix(',')?;
-        } else {
-            let (field, after) = match rest.split_once(',') {
-                Some((field, after)) => (field, Some(after)),
-                None => (rest, None),
-            };
-            if field.contains('"') {
-                return None;
-            }
-            fields.push(field.to_owned());
-            match after {
-                Some(after) => rest = after,
-                None => return Some(fields),
-            }
-        }
-    }
-}
-
 /// Go's `strconv.ParseBool`.
 fn parse_bool(text: &str) -> Option<bool> {
     match text {
@@ -318,23 +276,19 @@ fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// `64m`, `1.5GiB`: units of 1024.
+/// `64m`, `1.5GiB`, `2 kb`: units of 1024, as docker reads sizes.
 fn parse_size_bytes(text: &str) -> Option<u64> {
-    let length = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
-    let (number, unit) = text.split_at(length);
+    let last = text.rfind(|c: char| c.is_ascii_digit() || matches!(c, '.' | ' '))?;
+    let (number, unit) = text.split_at(last + 1);
+    let number = number.strip_suffix(' ').unwrap_or(number).replace('_', "");
     let number = number.parse::<f64>().ok()?;
-    let unit = unit.strip_prefix(' ').unwrap_or(unit).to_ascii_lowercase();
-    let unit = match unit.as_str() {
-        "b" => "",
-        unit => unit.strip_suffix("ib").or_else(|| unit.strip_suffix('b')).unwrap_or(unit),
-    };
-    let power = match unit {
-        "" => 0,
-        "k" => 1,
-        "m" => 2,
-        "g" => 3,
-        "t" => 4,
-        "p" => 5,
+    let power = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 1,
+        "m" | "mb" | "mib" => 2,
+        "g" | "gb" | "gib" => 3,
+        "t" | "tb" | "tib" => 4,
+        "p" | "pb" | "pib" => 5,
         _ => return None,
     };
     let bytes = number * 1024_f64.powi(power);

@@ -10,12 +10,16 @@ use crate::node::Node;
 use crate::suggest::suggest;
 use mica_diagnostic::Diagnostic;
 
+/// More would hide a step that never works.
+const RETRIES_MAX: u32 = 100;
+
 pub(super) fn parse_run(node: &Node, problems: &mut Vec<Diagnostic>) -> Run {
     let known = [
         ("mount", FlagKind::Many),
         ("network", FlagKind::One),
         ("security", FlagKind::One),
         ("device", FlagKind::Many),
+        ("retry", FlagKind::One),
     ];
     let flags = Flags::parse(node, &known, problems);
     let mut mounts = Vec::new();
@@ -58,6 +62,14 @@ pub(super) fn parse_run(node: &Node, problems: &mut Vec<Diagnostic>) -> Run {
             false
         }
     });
+    let retries = flags.one("retry").map_or(0, |word| match word.value.parse::<u32>() {
+        Ok(count) if count <= RETRIES_MAX => count,
+        _ => {
+            let what = format!("invalid number of retries: `{}`", shorten(&word.value));
+            problems.push(Diagnostic::error(word.span, what).hint("use a number from 0 to 100"));
+            0
+        }
+    });
     let heredocs = node.heredocs.iter().map(heredoc_value).collect::<Vec<_>>();
     let command = match command(&node.args, node.json) {
         Command::Shell(text) if heredocs.len() == 1 && parse_mark(&text).is_some() => {
@@ -70,6 +82,7 @@ pub(super) fn parse_run(node: &Node, problems: &mut Vec<Diagnostic>) -> Run {
         network,
         insecure,
         devices: flags.many("device"),
+        retries,
         command,
         heredocs,
         text: node.rest.text.clone(),
