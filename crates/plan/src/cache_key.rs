@@ -120,6 +120,7 @@ impl Encoder {
             network,
             insecure,
             devices,
+            retries: _,
             script,
         } = run;
         self.tag(1);
@@ -158,7 +159,7 @@ impl Encoder {
                 self.text(source);
                 self.flag(*read_write);
             }
-            StepMount::Cache { target, id, from, source, sharing, read_only, mode, uid, gid } => {
+            StepMount::Cache { target, id, from, source, sharing, read_only, mode, uid, gid, span: _ } => {
                 self.tag(2);
                 self.text(target);
                 self.text(id);
@@ -178,7 +179,7 @@ impl Encoder {
                 self.flag(size_bytes.is_some());
                 self.number(size_bytes.unwrap_or_default());
             }
-            StepMount::Secret { id, target, environment_name, required, mode, uid, gid } => {
+            StepMount::Secret { id, target, environment_name, required, mode, uid, gid, span: _ } => {
                 self.tag(4);
                 self.text(id);
                 self.optional_text(target.as_deref());
@@ -186,7 +187,7 @@ impl Encoder {
                 self.flag(*required);
                 self.ownership(*mode, *uid, *gid);
             }
-            StepMount::Ssh { id, target, required, mode, uid, gid } => {
+            StepMount::Ssh { id, target, required, mode, uid, gid, span: _ } => {
                 self.tag(5);
                 self.text(id);
                 self.text(target);

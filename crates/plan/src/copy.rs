@@ -1,5 +1,7 @@
 //! COPY and ADD as a step.
 
+use crate::git_address::redacted;
+use crate::git_address::{GitAddress, GitAddressError, without_login};
 use crate::path;
 use crate::stage_planner::StagePlanner;
 use crate::step::{Chmod, CopySourceSpec, CopyStep, FileSource, Operation, PlannedSource};
@@ -40,11 +42,15 @@ impl StagePlanner<'_> {
         }
         let mut planned = Vec::with_capacity(copy.sources.len());
         let mut heredoc_names = Vec::new();
+        let mut redactions = Vec::new();
         for source in &copy.sources {
-            let (spec, span) = self.source(copy, source)?;
+            let (spec, span) = self.source(copy, source, instruction)?;
             match &spec {
-                CopySourceSpec::Path(text) | CopySourceSpec::Url(text) | CopySourceSpec::Git(text) => {
-                    created_by.push_str(&format!(" {text}"));
+                CopySourceSpec::Path(text) => created_by.push_str(&format!(" {text}")),
+                CopySourceSpec::Url(text) | CopySourceSpec::Git(text) => {
+                    let shown = redacted(text);
+                    created_by.push_str(&format!(" {shown}"));
+                    redactions.push((text.clone(), shown));
                 }
                 CopySourceSpec::Heredoc { name, .. } => heredoc_names.push(name.clone()),
             }
@@ -60,7 +66,10 @@ impl StagePlanner<'_> {
         }
         let written_destination = self.expander().word(&copy.destination)?;
         created_by.push_str(&format!(" {written_destination} # buildkit"));
-        let text = self.expander().display(&instruction.text);
+        let mut text = self.expander().display(&instruction.text);
+        for (address, shown) in redactions {
+            text = text.replace(&address, &shown);
+        }
         let step = CopyStep {
             add: copy.add,
             from: sources.first().cloned().flatten().unwrap_or(FileSource::Context),
@@ -79,7 +88,12 @@ impl StagePlanner<'_> {
         Ok(())
     }
 
-    fn source(&self, copy: &Copy, source: &CopySource) -> Result<(CopySourceSpec, Span), Diagnostic> {
+    fn source(
+        &self,
+        copy: &Copy,
+        source: &CopySource,
+        instruction: &Instruction,
+    ) -> Result<(CopySourceSpec, Span), Diagnostic> {
         let word = match source {
             CopySource::Path(word) => word,
             CopySource::Heredoc(heredoc) => {
@@ -92,7 +106,16 @@ impl StagePlanner<'_> {
             }
         };
         let text = self.expander().word(word)?;
-        let Some(spec) = remote_source(&text, copy.keep_git_dir.is_some()) else {
+        let remote = remote_source(&text, copy.keep_git_dir.is_some())
+            .map_err(|error| Diagnostic::error(word.span, wrong_address(&text, &error)))?;
+        let Some(spec) = remote else {
+            if copy.from.is_none() {
+                let (place, told_at) = match self.is_trigger {
+                    true => (self.from_span, self.from_span.start),
+                    false => (word.span, instruction.span.start),
+                };
+                self.shared.inspection.ignored_source(copy.add, &text, place, told_at);
+            }
             return Ok((CopySourceSpec::Path(text), word.span));
         };
         if !copy.add {
@@ -105,32 +128,29 @@ impl StagePlanner<'_> {
 }
 
 /// What has to be fetched; `None` for a path. `is_known_git`: a flag said that it is git.
-pub(crate) fn remote_source(text: &str, is_known_git: bool) -> Option<CopySourceSpec> {
-    if is_git(text) || (is_known_git && is_http(text)) {
-        return Some(CopySourceSpec::Git(text.to_string()));
+pub(crate) fn remote_source(
+    text: &str,
+    is_known_git: bool,
+) -> Result<Option<CopySourceSpec>, GitAddressError> {
+    match GitAddress::parse(text) {
+        // As files of the context it is older.
+        Ok(address) if !address.could_be_path => return Ok(Some(CopySourceSpec::Git(text.to_string()))),
+        Err(error) if error.is_git() => return Err(error),
+        _ => {}
     }
-    is_http(text).then(|| CopySourceSpec::Url(text.to_string()))
+    Ok(is_http(text).then(|| match is_known_git {
+        true => CopySourceSpec::Git(text.to_string()),
+        false => CopySourceSpec::Url(text.to_string()),
+    }))
+}
+
+/// What is said of an address that is meant for git and wrong.
+pub(crate) fn wrong_address(text: &str, error: &GitAddressError) -> String {
+    format!("`{}` is not a git address: {error}", without_login(text))
 }
 
 fn is_http(text: &str) -> bool {
     text.starts_with("http://") || text.starts_with("https://")
-}
-
-/// Whether git is to fetch it: `git://`, `ssh://`, `user@host:path`, or a web address whose path ends in `.git`.
-fn is_git(text: &str) -> bool {
-    if text.starts_with("git://") || text.starts_with("ssh://") {
-        return true;
-    }
-    if is_http(text) {
-        let path = text.split(['#', '?']).next().unwrap_or_default();
-        return path.ends_with(".git");
-    }
-    let Some((user, rest)) = text.split_once('@') else { return false };
-    let Some((host, _)) = rest.split_once(':') else { return false };
-    let is_name = |name: &str, extra: char| {
-        !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == extra)
-    };
-    is_name(user, '_') && is_name(host, '.')
 }
 
 fn check_checksum(checksum: &str, sources: &[PlannedSource], span: Span) -> Result<(), Diagnostic> {
@@ -178,12 +198,12 @@ mod tests {
             "https://host/repo.git?ref=v1",
             "ssh://git@host:22/repo",
         ] {
-            assert!(is_git(git), "{git}");
+            assert!(matches!(remote_source(git, false), Ok(Some(CopySourceSpec::Git(_)))), "{git}");
         }
         for other in
             ["https://host/repo", "http://host/x.git.tar", "dir/repo.git", "a@b", "@host:path", "a/b@c:d", ""]
         {
-            assert!(!is_git(other), "{other}");
+            assert!(!matches!(remote_source(other, false), Ok(Some(CopySourceSpec::Git(_)))), "{other}");
         }
     }
 

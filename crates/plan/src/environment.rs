@@ -1,10 +1,11 @@
 //! Variables of a stage in order, and words expanded with them.
 
+use crate::inspection::UNDEFINED_MAX;
 use mica_diagnostic::{Diagnostic, Span};
 use mica_dockerfile::expand::{expand_for_display, expand_heredoc, expand_word, expand_words};
 use mica_dockerfile::instruction::{RunMount, Word};
 use mica_dockerfile::parse_run_mount;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 /// Most bytes that variables may add to one word. A line of `ENV b=$a$a` doubles a value, so forty lines would fill any
 /// memory; the kernel refuses environment strings over 128 KiB anyway.
@@ -91,6 +92,8 @@ pub(crate) struct Expander<'a> {
     pub environment: &'a Environment,
     /// What may still be copied from them.
     pub budget: &'a Budget,
+    /// Takes down names that stand for nothing, with the place of the word that uses them.
+    pub undefined: Option<&'a RefCell<Vec<(String, Span)>>>,
 }
 
 impl Expander<'_> {
@@ -131,7 +134,8 @@ impl Expander<'_> {
 
     /// A text for people, as written where it cannot be expanded.
     pub fn display(&self, text: &str) -> String {
-        self.limited(Span::default(), |lookup| expand_for_display(text, self.escape, lookup))
+        Expander { undefined: None, ..*self }
+            .limited(Span::default(), |lookup| expand_for_display(text, self.escape, lookup))
             .map_or_else(|_| text.to_string(), |expanded| expanded.text)
     }
 
@@ -143,7 +147,13 @@ impl Expander<'_> {
     ) -> Result<T, Diagnostic> {
         let given = Cell::new(0usize);
         let expanded = expand(&|name| {
-            let value = self.environment.get(name)?;
+            let Some(value) = self.environment.get(name) else {
+                let undefined = self.undefined.map(RefCell::borrow_mut);
+                if let Some(mut undefined) = undefined.filter(|names| names.len() < UNDEFINED_MAX) {
+                    undefined.push((name.to_owned(), span));
+                }
+                return None;
+            };
             given.set(given.get().saturating_add(value.len()));
             Some(if given.get() > EXPANSION_BYTES_MAX { String::new() } else { value.to_string() })
         });

@@ -26,6 +26,18 @@ pub(crate) fn build_arg(options: &PlanOptions, name: &str) -> Option<String> {
     given.or_else(epoch)
 }
 
+/// Whether a build argument has an effect that needs no ARG.
+pub(crate) fn means_something(name: &str) -> bool {
+    let is_platform = ["BUILD", "TARGET"].iter().any(|prefix| {
+        name.strip_prefix(prefix)
+            .is_some_and(|rest| ["PLATFORM", "OS", "OSVERSION", "ARCH", "VARIANT", "STAGE"].contains(&rest))
+    });
+    is_platform
+        || name == SOURCE_DATE_EPOCH
+        || name.starts_with("BUILDKIT_")
+        || PROXY_NAMES.iter().any(|(upper, lower)| [*upper, *lower].contains(&name))
+}
+
 /// Proxy variables for RUN, both cases of each, since programs disagree which one they read.
 pub(crate) fn hidden_args(options: &PlanOptions) -> Vec<(String, String)> {
     let mut hidden = Vec::new();
@@ -61,10 +73,20 @@ pub(crate) fn global_args(
     let mut errors = Vec::new();
     for arg in &dockerfile.meta_args {
         let name = &arg.value.key.value;
+        // Looked at here and not only at the end: each further one is looked for among all before it.
+        if let Err(error) = args.check(arg.value.key.span) {
+            return Err(vec![error]);
+        }
         if let Some(value) = build_arg(options, name) {
             args.set(name, &value);
         } else if let Some(default) = &arg.value.value {
-            match (Expander { escape: dockerfile.escape, environment: &args, budget: &budget }).word(default)
+            match (Expander {
+                escape: dockerfile.escape,
+                environment: &args,
+                budget: &budget,
+                undefined: None,
+            })
+            .word(default)
             {
                 Ok(value) => args.set(name, &value),
                 Err(error) => errors.push(error),

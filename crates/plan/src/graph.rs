@@ -1,7 +1,7 @@
 //! The graph of steps that make one target, and what its image says.
 
 use crate::step::{CopySourceSpec, Step};
-use mica_diagnostic::{Diagnostic, Span};
+use mica_diagnostic::Span;
 use mica_oci::{ImageConfig, Platform, Reference};
 
 /// Place of a step in [`Graph::steps`].
@@ -113,8 +113,10 @@ pub struct Graph {
     pub stage_names: Vec<String>,
     /// Where the times of the image come from, if SOURCE_DATE_EPOCH says so.
     pub source_date_epoch: Option<SourceDateEpoch>,
-    /// Found while planning.
-    pub warnings: Vec<Diagnostic>,
+    /// Build arguments that nothing asks for.
+    pub unused_args: Vec<String>,
+    /// Arguments that the target depends on, in order of the file.
+    pub args: Vec<DeclaredArg>,
 }
 
 /// What SOURCE_DATE_EPOCH means.
@@ -128,6 +130,19 @@ pub enum SourceDateEpoch {
     NamedContext(String),
     /// The time of what a stage fetches.
     Remote(CopySourceSpec),
+}
+
+/// An ARG that the target depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeclaredArg {
+    /// Its name.
+    pub name: String,
+    /// What it stands for, if it stands for anything.
+    pub value: Option<String>,
+    /// What the comment above says of it.
+    pub description: Option<String>,
+    /// Its instruction.
+    pub span: Span,
 }
 
 impl Graph {

@@ -8,7 +8,7 @@
 //! # Nouns
 //!
 //! A [`Step`] does one [`Operation`] to a [`FilesystemState`] and so makes the next one. A [`Graph`] is the steps of one
-//! target for one platform and its [`StageResult`]. A [`BaseRequest`] asks for an image, a [`BaseImage`] is the answer.
+//! target for one platform and its [`StageResult`]; [`join`] makes one of those of several platforms. A [`BaseRequest`] asks for an image, a [`BaseImage`] is the answer.
 //! A *trigger* is an ONBUILD instruction, run in the stage that begins with the image or stage that has it. A
 //! *definition* is all of a step that is not a file.
 //!
@@ -64,26 +64,35 @@ pub mod cache_key;
 mod config_change;
 mod copy;
 mod environment;
+mod git_address;
 mod global_args;
 mod go_format;
 pub mod graph;
+mod inspection;
+mod join;
 mod path;
 mod planning;
+mod platform_name;
 mod ports;
 mod reach;
 mod run;
 mod signal;
 mod source_date_epoch;
+mod stage_order;
 mod stage_planner;
 mod stage_table;
 pub mod step;
 
 pub use cache_key::{definition_key, step_key};
+pub use git_address::{GitAddress, GitAddressError, GitTimes, without_login};
 pub use graph::{
-    BaseImage, BaseRequest, FilesystemState, Graph, HISTORY_COMMENT, ImageKey, NamedContext, PlanOptions,
-    PlannedHistory, SourceDateEpoch, StageResult, StepId,
+    BaseImage, BaseRequest, DeclaredArg, FilesystemState, Graph, HISTORY_COMMENT, ImageKey, NamedContext,
+    PlanOptions, PlannedHistory, SourceDateEpoch, StageResult, StepId,
 };
-pub use planning::{needed_bases, needed_bases_with, plan};
+pub use inspection::IgnoreRules;
+pub use join::{PlatformTarget, add_new, join};
+pub use planning::{needed_bases, needed_bases_with, plan, plan_inspected};
+pub use platform_name::meant_platform;
 pub use step::{
     Chmod, CopySourceSpec, CopyStep, FileSource, Operation, PlannedSource, RunStep, ScriptFile, Step,
     StepMount, WorkdirStep,

@@ -1,8 +1,9 @@
-//! From a file to a graph: every needed stage in order of the file, every instruction of it in order.
+//! From a file to a graph: every needed stage behind those that it needs, every instruction of it in order.
 
 use crate::environment::{Budget, Environment};
-use crate::global_args::hidden_args;
+use crate::global_args::{hidden_args, means_something};
 use crate::graph::{BaseImage, BaseRequest, FilesystemState, Graph, ImageKey, PlanOptions};
+use crate::inspection::{IgnoreRules, Inspection};
 use crate::path;
 use crate::reach::{NeededInstruction, Reach};
 use crate::source_date_epoch;
@@ -10,9 +11,10 @@ use crate::stage_planner::{Shared, StagePlanner, StageState};
 use crate::stage_table::{SourceRef, StageBase};
 use crate::step::{FileSource, Step};
 use mica_diagnostic::Diagnostic;
-use mica_dockerfile::Dockerfile;
 use mica_dockerfile::instruction::{InstructionKind, Stage};
+use mica_dockerfile::{Dockerfile, Finding};
 use mica_oci::{ImageConfig, Platform};
+use std::collections::HashSet;
 
 /// PATH of an image that says nothing, as every BuildKit sets it.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -45,9 +47,31 @@ pub fn plan<'a>(
     options: &PlanOptions,
     bases: &dyn Fn(&ImageKey) -> Option<&'a BaseImage>,
 ) -> Result<Graph, Vec<Diagnostic>> {
-    let reach = Reach::new(dockerfile, options, bases)?;
-    let source_date_epoch =
-        source_date_epoch::resolve(dockerfile, options, &reach.global_args).map_err(|error| vec![error])?;
+    plan_inspected(dockerfile, options, bases, None).0
+}
+
+/// As [`plan`], with what is probably not meant: the findings of all rules, in no order. There are findings whether there is a
+/// graph or not; [`mica_dockerfile::Checks`] says which of them count.
+pub fn plan_inspected<'a>(
+    dockerfile: &Dockerfile,
+    options: &PlanOptions,
+    bases: &dyn Fn(&ImageKey) -> Option<&'a BaseImage>,
+    ignore: Option<IgnoreRules<'_>>,
+) -> (Result<Graph, Vec<Diagnostic>>, Vec<Finding>) {
+    let inspection = Inspection::new(ignore);
+    inspection.look_at_from_lines(dockerfile, options);
+    let reach = match Reach::new(dockerfile, options, bases) {
+        Ok(reach) => reach,
+        Err(errors) => {
+            inspection.look_at_text(dockerfile, &|_| true);
+            return (Err(errors), inspection.finish());
+        }
+    };
+    inspection.look_at_text(dockerfile, &|stage| reach.needed.get(stage).is_some_and(Option::is_some));
+    let source_date_epoch = match source_date_epoch::resolve(dockerfile, options, &reach.global_args) {
+        Ok(epoch) => epoch,
+        Err(error) => return (Err(vec![error]), inspection.finish()),
+    };
     let hidden_args = hidden_args(options);
     let shared = Shared {
         escape: dockerfile.escape,
@@ -55,37 +79,76 @@ pub fn plan<'a>(
         global_args: &reach.global_args,
         hidden_args: &hidden_args,
         budget: Budget::new(),
+        inspection,
     };
     let mut steps = Vec::new();
-    let mut states: Vec<Option<StageState>> = Vec::with_capacity(dockerfile.stages.len());
+    let mut states: Vec<Option<StageState>> = Vec::new();
+    states.resize_with(dockerfile.stages.len(), || None);
     let mut errors = Vec::new();
-    for (position, stage) in dockerfile.stages.iter().enumerate() {
-        let state = match reach.needed.get(position).and_then(Option::as_ref) {
-            Some(instructions) => plan_stage(
-                &shared,
-                &reach,
-                bases,
-                position,
-                stage,
-                instructions,
-                &states,
-                &mut steps,
-                &mut errors,
-            ),
-            None => None,
+    for position in reach.order.iter().copied() {
+        let (Some(stage), Some(Some(instructions))) =
+            (dockerfile.stages.get(position), reach.needed.get(position))
+        else {
+            continue;
         };
-        states.push(state);
+        let state = plan_stage(
+            &shared,
+            &reach,
+            bases,
+            position,
+            stage,
+            instructions,
+            &states,
+            &mut steps,
+            &mut errors,
+        );
+        if let Some(slot) = states.get_mut(position) {
+            *slot = state;
+        }
     }
+    errors.sort_by_key(|error: &Diagnostic| error.span.start);
+    inspect_bases(&shared.inspection, dockerfile, &reach, bases);
     let target = states.into_iter().nth(reach.target).flatten();
-    match target {
+    let planned = match target {
         Some(mut state) if errors.is_empty() => {
             finish_config(&mut state.config, options);
-            let warnings = foreign_bases(dockerfile, &reach, bases);
             let stage_names = reach.table.entries.iter().map(|entry| entry.name.clone()).collect();
-            Ok(Graph { steps, target: state.into_result(), stage_names, source_date_epoch, warnings })
+            let unused_args = unused_args(dockerfile, &reach, options);
+            let is_needed = |stage: usize| reach.needed.get(stage).is_some_and(Option::is_some);
+            let args = shared.inspection.args(dockerfile, &reach.global_args, &is_needed);
+            let target = state.into_result();
+            Ok(Graph { steps, target, stage_names, source_date_epoch, unused_args, args })
         }
         _ => Err(errors),
+    };
+    (planned, shared.inspection.finish())
+}
+
+/// Names of the build arguments that no instruction of the file declares and that mean nothing by themselves.
+fn unused_args(dockerfile: &Dockerfile, reach: &Reach<'_>, options: &PlanOptions) -> Vec<String> {
+    let needed = reach.needed.iter().flatten().flatten().map(|needed| &needed.instruction);
+    // A stage that the target does not need may be what the argument is for.
+    let all = dockerfile.stages.iter().flat_map(|stage| &stage.instructions);
+    let mut declared: HashSet<&str> =
+        dockerfile.meta_args.iter().map(|arg| arg.value.key.value.as_str()).collect();
+    for instruction in needed.chain(all) {
+        match &instruction.kind {
+            InstructionKind::Arg(args) => declared.extend(args.iter().map(|arg| arg.key.value.as_str())),
+            // It is for those who build on the image.
+            InstructionKind::Onbuild(text) => {
+                let words = text.split_ascii_whitespace().skip(1);
+                declared.extend(words.map(|word| word.split('=').next().unwrap_or_default()));
+            }
+            _ => {}
+        }
     }
+    let mut unused: Vec<String> = Vec::new();
+    for (name, _) in &options.build_args {
+        if !declared.contains(name.as_str()) && !means_something(name) && !unused.contains(name) {
+            unused.push(name.clone());
+        }
+    }
+    unused
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of one loop's body, borrowed differently")]
@@ -96,7 +159,7 @@ fn plan_stage<'a>(
     position: usize,
     stage: &Stage,
     instructions: &[NeededInstruction],
-    earlier: &[Option<StageState>],
+    planned: &[Option<StageState>],
     steps: &mut Vec<Step>,
     errors: &mut Vec<Diagnostic>,
 ) -> Option<StageState> {
@@ -110,7 +173,7 @@ fn plan_stage<'a>(
         }
         // The base was needed too, so without a state it had an error, which has been told.
         StageBase::Stage(base) => {
-            let base = earlier.get(*base)?.as_ref()?;
+            let base = planned.get(*base)?.as_ref()?;
             shared.budget.spend(base.size_bytes());
             if let Err(error) = shared.budget.check(span) {
                 errors.push(error);
@@ -154,7 +217,7 @@ fn plan_stage<'a>(
     let errors_before = errors.len();
     for needed in instructions {
         let sources: Option<Vec<Option<FileSource>>> =
-            needed.sources.iter().map(|source| file_source(source, earlier)).collect();
+            needed.sources.iter().map(|source| file_source(source, planned)).collect();
         // A source without a state had an error, which has been told.
         let Some(sources) = sources else { continue };
         if let Err(error) = planner.apply(needed, &sources) {
@@ -169,12 +232,12 @@ fn plan_stage<'a>(
 }
 
 /// The files behind a `from`; `None` when that stage has failed.
-fn file_source(source: &Option<SourceRef>, earlier: &[Option<StageState>]) -> Option<Option<FileSource>> {
+fn file_source(source: &Option<SourceRef>, planned: &[Option<StageState>]) -> Option<Option<FileSource>> {
     match source {
         None => Some(None),
         Some(SourceRef::State(state)) => Some(Some(FileSource::State(state.clone()))),
         Some(SourceRef::Stage(stage)) => {
-            let state = earlier.get(*stage)?.as_ref()?;
+            let state = planned.get(*stage)?.as_ref()?;
             Some(Some(FileSource::State(state.files.clone())))
         }
     }
@@ -266,19 +329,20 @@ fn finish_config(config: &mut ImageConfig, options: &PlanOptions) {
     }
 }
 
-/// Warns of bases that are for another platform than was asked for: their programs may not run.
-fn foreign_bases<'a>(
+/// Looks for bases that are for another platform than was asked for.
+fn inspect_bases<'a>(
+    inspection: &Inspection<'_>,
     dockerfile: &Dockerfile,
     reach: &Reach<'_>,
     bases: &dyn Fn(&ImageKey) -> Option<&'a BaseImage>,
-) -> Vec<Diagnostic> {
-    let foreign = |request: BaseRequest| {
-        let found = bases(&request.key).filter(|_| request.is_base)?.config.platform();
+) {
+    for request in reach.images(dockerfile) {
+        let Some(base) = bases(&request.key).filter(|_| request.is_base) else { continue };
+        let found = base.config.platform();
         let wanted = &request.key.platform;
-        (!found.os.is_empty() && !found.is_same(wanted)).then(|| {
-            let message = format!("the base image `{}` is for {found}, not for {wanted}", request.as_written);
-            Diagnostic::warning(request.span, message)
-        })
-    };
-    reach.images(dockerfile).into_iter().filter_map(foreign).collect()
+        if !found.os.is_empty() && !found.is_same(wanted) {
+            let (found, wanted) = (found.to_string(), wanted.to_string());
+            inspection.foreign_base(request.span, &request.as_written, &found, &wanted);
+        }
+    }
 }

@@ -3,10 +3,12 @@
 use crate::environment::Environment;
 use crate::global_args::global_args;
 use crate::graph::{BaseImage, BaseRequest, FilesystemState, ImageKey, PlanOptions};
+use crate::stage_order;
 use crate::stage_table::{SourceRef, StageBase, StageTable, source_names};
 use mica_diagnostic::{Diagnostic, Source, Span};
 use mica_dockerfile::instruction::{Instruction, InstructionKind};
 use mica_dockerfile::{Dockerfile, parse_trigger};
+use mica_oci::Reference;
 use std::collections::HashMap;
 
 /// Gives the images that are known.
@@ -36,6 +38,8 @@ pub(crate) struct Reach<'a> {
     pub target: usize,
     /// By stage; `None` where the target does not need it.
     pub needed: Vec<Option<Vec<NeededInstruction>>>,
+    /// The needed stages, each behind those that it needs.
+    pub order: Vec<usize>,
     /// Whether there is one stage only and no other source, so that names of steps leave the stage out.
     pub is_single: bool,
 }
@@ -72,32 +76,38 @@ impl<'a> Reach<'a> {
         if !errors.is_empty() {
             return Err(errors);
         }
+        let own: Vec<_> = own.into_iter().map(Some).collect();
+        stage_order::order(dockerfile, &table, &own).map_err(|error| vec![error])?;
         let has_other_sources =
-            own.iter().flatten().flat_map(|instruction| &instruction.sources).any(Option::is_some);
+            own.iter().flatten().flatten().flat_map(|instruction| &instruction.sources).any(Option::is_some);
         let mut reach = Self {
             is_single: own.len() == 1 && !has_other_sources,
             table,
             global_args,
             target,
             needed: Vec::new(),
+            order: Vec::new(),
         };
         reach.needed.resize_with(own.len(), || None);
         reach.follow(dockerfile, &own, bases)?;
+        // Triggers may need more than the stages say.
+        reach.order =
+            stage_order::order(dockerfile, &reach.table, &reach.needed).map_err(|error| vec![error])?;
         Ok(reach)
     }
 
     fn follow(
         &mut self,
         dockerfile: &Dockerfile,
-        own: &[Vec<NeededInstruction>],
+        own: &[Option<Vec<NeededInstruction>>],
         bases: Bases<'_, '_>,
     ) -> Result<(), Vec<Diagnostic>> {
         let mut errors = Vec::new();
         let mut triggers_left = TRIGGERS_MAX;
-        // Every source and base stands before its user, so this goes backwards and ends.
+        // Each stage is gone through once, so this ends.
         let mut waiting = vec![self.target];
         while let Some(position) = waiting.pop() {
-            let (Some(entry), Some(stage), Some(own)) =
+            let (Some(entry), Some(stage), Some(Some(own))) =
                 (self.table.entries.get(position), dockerfile.stages.get(position), own.get(position))
             else {
                 continue;
@@ -185,7 +195,7 @@ impl<'a> Reach<'a> {
                 Some(request) => request.is_base |= is_base,
                 None => requests.push(BaseRequest {
                     key: key.clone(),
-                    as_written: as_written.to_string(),
+                    as_written: name_of(key, as_written),
                     span,
                     is_base,
                 }),
@@ -208,6 +218,15 @@ impl<'a> Reach<'a> {
             }
         }
         requests
+    }
+}
+
+/// The name that an image is looked for under: as written, unless a named context stands for that.
+fn name_of(key: &ImageKey, as_written: &str) -> String {
+    let written = Reference::parse(as_written).map(|written| written.with_default_tag());
+    match written.is_ok_and(|written| written == key.reference.with_default_tag()) {
+        true => as_written.to_string(),
+        false => key.reference.familiar(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! RUN as a step.
 
+use crate::global_args::build_arg;
 use crate::path;
 use crate::stage_planner::StagePlanner;
 use crate::step::{FileSource, Operation, RunStep, ScriptFile, StepMount};
@@ -16,10 +17,12 @@ impl StagePlanner<'_> {
     ) -> Result<(), Diagnostic> {
         let (argv, script) = self.command(run);
         let mut mounts = Vec::with_capacity(run.mounts.len());
+        let mut sockets = 0;
         for (position, mount) in run.mounts.iter().enumerate() {
             let from = sources.get(position).cloned().flatten();
-            let sockets = mounts.iter().filter(|mount| matches!(mount, StepMount::Ssh { .. })).count();
-            mounts.push(self.mount(mount, from, sockets)?);
+            let mount = self.mount(mount, from, sockets)?;
+            sockets += usize::from(matches!(mount, StepMount::Ssh { .. }));
+            mounts.push(mount);
         }
         let devices =
             run.devices.iter().map(|word| self.expander().word(word)).collect::<Result<Vec<_>, _>>()?;
@@ -45,6 +48,7 @@ impl StagePlanner<'_> {
             network: run.network.as_ref().map_or(RunNetwork::Default, |network| network.value),
             insecure: run.insecure,
             devices,
+            retries: run.retries,
             script,
         };
         self.add_step(Operation::Run(step), &text, instruction, created_by);
@@ -90,18 +94,24 @@ impl StagePlanner<'_> {
         let source_path = || path::join("/", source.as_deref().unwrap_or_default());
         let mode = |default: u32| mount.mode.unwrap_or(default);
         let (uid, gid) = (mount.uid.unwrap_or_default(), mount.gid.unwrap_or_default());
+        let place = self.place(span);
         Ok(match mount.kind {
             RunMountKind::Bind => StepMount::Bind {
                 target: needed_target()?,
                 from: from.unwrap_or(FileSource::Context),
                 source: source_path(),
                 read_write: !mount.read_only,
-                span,
+                span: place,
             },
             RunMountKind::Cache => {
                 let target = needed_target()?;
+                let id = id.unwrap_or_else(|| target.clone());
+                let namespace = build_arg(self.shared.options, "BUILDKIT_CACHE_MOUNT_NS");
                 StepMount::Cache {
-                    id: id.unwrap_or_else(|| target.clone()),
+                    id: match namespace.filter(|namespace| !namespace.is_empty()) {
+                        Some(namespace) => format!("{namespace}/{id}"),
+                        None => id,
+                    },
                     target,
                     from,
                     source: source_path(),
@@ -110,6 +120,7 @@ impl StagePlanner<'_> {
                     mode: mode(0o755),
                     uid,
                     gid,
+                    span: place,
                 }
             }
             RunMountKind::Tmpfs => {
@@ -137,6 +148,7 @@ impl StagePlanner<'_> {
                     mode: mode(0o400),
                     uid,
                     gid,
+                    span: place,
                 }
             }
             RunMountKind::Ssh => StepMount::Ssh {
@@ -149,6 +161,7 @@ impl StagePlanner<'_> {
                 mode: mode(0o600),
                 uid,
                 gid,
+                span: place,
             },
         })
     }

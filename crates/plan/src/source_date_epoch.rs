@@ -1,12 +1,15 @@
 //! SOURCE_DATE_EPOCH: a number, or the name of something that has a time.
 
-use crate::copy::remote_source;
+use crate::copy::{remote_source, wrong_address};
 use crate::environment::{Budget, Environment, Expander};
 use crate::global_args::{SOURCE_DATE_EPOCH, build_arg};
 use crate::graph::{PlanOptions, SourceDateEpoch};
 use mica_diagnostic::{Diagnostic, Span};
 use mica_dockerfile::Dockerfile;
 use mica_dockerfile::instruction::{CopySource, InstructionKind, Stage};
+
+/// From the year 1 to the year 9999: what an image can tell.
+const IN_FOUR_DIGITS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
 /// What the argument means, wherever it was given.
 pub(crate) fn resolve(
@@ -21,7 +24,7 @@ pub(crate) fn resolve(
     else {
         return Ok(None);
     };
-    if let Ok(seconds) = text.parse::<i64>() {
+    if let Some(seconds) = text.parse::<i64>().ok().filter(|seconds| IN_FOUR_DIGITS.contains(seconds)) {
         return Ok(Some(SourceDateEpoch::Seconds(seconds)));
     }
     if text == "context" {
@@ -65,7 +68,8 @@ fn stage_source(
     let budget = Budget::new();
     let mut found = None;
     for instruction in &stage.instructions {
-        let expander = Expander { escape: dockerfile.escape, environment: &variables, budget: &budget };
+        let expander =
+            Expander { escape: dockerfile.escape, environment: &variables, budget: &budget, undefined: None };
         match &instruction.kind {
             InstructionKind::Arg(args) => {
                 let mut values = Vec::new();
@@ -87,7 +91,8 @@ fn stage_source(
                     ));
                 };
                 let text = expander.word(word)?;
-                let remote = remote_source(&text, copy.keep_git_dir.is_some());
+                let remote = remote_source(&text, copy.keep_git_dir.is_some())
+                    .map_err(|error| Diagnostic::error(word.span, wrong_address(&text, &error)))?;
                 found = Some(remote.ok_or_else(|| {
                     wrong(word.span, "the stage of SOURCE_DATE_EPOCH adds something that is not fetched")
                 })?);

@@ -5,6 +5,7 @@ use crate::global_args::build_arg;
 use crate::graph::{
     FilesystemState, HISTORY_COMMENT, ImageKey, PlanOptions, PlannedHistory, StageResult, StepId,
 };
+use crate::inspection::Inspection;
 use crate::reach::NeededInstruction;
 use crate::step::{FileSource, Operation, Step};
 use mica_diagnostic::{Diagnostic, Span};
@@ -61,6 +62,8 @@ pub(crate) struct Shared<'a> {
     pub hidden_args: &'a [(String, String)],
     /// What may still be copied.
     pub budget: Budget,
+    /// Looks at what is used of variables and of the context.
+    pub inspection: Inspection<'a>,
 }
 
 /// One stage while it is planned.
@@ -97,9 +100,11 @@ impl StagePlanner<'_> {
             InstructionKind::Copy(copy) => self.copy(copy, instruction, sources),
             InstructionKind::Run(run) => self.run(run, instruction, sources),
             InstructionKind::Workdir(word) => self.workdir(word, instruction),
-            InstructionKind::Arg(args) => self.arg(args),
+            InstructionKind::Arg(args) => self.arg(args, instruction),
             _ => self.change_config(instruction),
         };
+        let place = if needed.is_trigger { Err(self.from_span) } else { Ok(instruction.span) };
+        self.shared.inspection.undefined_variables(&self.state, place);
         let checked = applied
             .and_then(|()| self.shared.budget.check(instruction.span))
             .and_then(|()| self.state.environment.check(instruction.span));
@@ -117,6 +122,7 @@ impl StagePlanner<'_> {
             escape: self.shared.escape,
             environment: &self.state.environment,
             budget: &self.shared.budget,
+            undefined: Some(&self.shared.inspection.undefined),
         }
     }
 
@@ -201,7 +207,7 @@ impl StagePlanner<'_> {
     }
 
     /// ARG. The value from outside beats the default; without either, the ARG of global scope gives it.
-    fn arg(&mut self, args: &[KeyValue]) -> Result<(), Diagnostic> {
+    fn arg(&mut self, args: &[KeyValue], instruction: &Instruction) -> Result<(), Diagnostic> {
         let mut texts = Vec::with_capacity(args.len());
         for arg in args {
             let name = &arg.key.value;
@@ -214,6 +220,8 @@ impl StagePlanner<'_> {
                 self.state.environment.set(name, value);
             }
             texts.push(value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")));
+            let span = self.place(instruction.span);
+            self.shared.inspection.declared(name, value.as_deref(), &instruction.comments, span);
             let declared = value.unwrap_or_default();
             match self.state.declared_args.iter_mut().find(|(other, _)| other == name) {
                 Some((_, old)) => *old = declared,

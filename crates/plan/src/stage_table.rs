@@ -3,10 +3,11 @@
 use crate::base_name::{closest, parse_image_name};
 use crate::environment::{Budget, Environment, Expander};
 use crate::graph::{FilesystemState, ImageKey, NamedContext, PlanOptions};
+use crate::platform_name::meant_platform;
 use mica_diagnostic::{Diagnostic, Span};
 use mica_dockerfile::Dockerfile;
 use mica_dockerfile::expand::expand_word;
-use mica_dockerfile::instruction::{Instruction, InstructionKind, RunMountKind, Stage};
+use mica_dockerfile::instruction::{Instruction, InstructionKind, RunMountKind, Stage, Word};
 use mica_oci::{Platform, Reference};
 use std::collections::HashMap;
 
@@ -74,7 +75,12 @@ impl<'a> StageTable<'a> {
         let mut table =
             Self { options, entries: Vec::with_capacity(dockerfile.stages.len()), by_name: HashMap::new() };
         let budget = Budget::new();
-        let expander = Expander { escape: dockerfile.escape, environment: global_args, budget: &budget };
+        let expander = Expander {
+            escape: dockerfile.escape,
+            environment: global_args,
+            budget: &budget,
+            undefined: None,
+        };
         for (position, stage) in dockerfile.stages.iter().enumerate() {
             let entry = table.entry(position, stage, &expander).unwrap_or_else(|error| {
                 errors.push(error);
@@ -105,22 +111,17 @@ impl<'a> StageTable<'a> {
         let base_text = expander.word(&stage.from.base)?;
         if base_text.is_empty() {
             let message = format!("the base name `{}` is empty", stage.from.base.value);
-            return Err(with_undefined(Diagnostic::error(span, message), stage, expander));
+            return Err(with_undefined(Diagnostic::error(span, message), &stage.from.base, expander));
         }
         let written_platform = match &stage.from.platform {
             None => None,
             Some(word) => {
                 let text = expander.word(word)?;
                 if text.is_empty() {
-                    return Err(Diagnostic::error(
-                        word.span,
-                        format!("the platform `{}` is empty", word.value),
-                    ));
+                    let message = format!("the platform `{}` is empty", word.value);
+                    return Err(with_undefined(Diagnostic::error(word.span, message), word, expander));
                 }
-                Some(
-                    Platform::parse(&text)
-                        .map_err(|error| Diagnostic::error(word.span, error.to_string()))?,
-                )
+                Some(parse_platform(&text, word.span)?)
             }
         };
         let mut platform = written_platform.clone().unwrap_or_else(|| self.options.platform.clone());
@@ -143,7 +144,7 @@ impl<'a> StageTable<'a> {
             context_base(context, &platform)
         } else {
             let reference = parse_image_name(&base_text, span, &|| self.names())
-                .map_err(|error| with_undefined(error, stage, expander))?;
+                .map_err(|error| with_undefined(error, &stage.from.base, expander))?;
             StageBase::Image(ImageKey { reference, platform: platform.clone() })
         };
         Ok(StageEntry { name, base, base_text, platform, replaced, named })
@@ -169,7 +170,7 @@ impl<'a> StageTable<'a> {
     }
 
     /// The last stage of that name before `position`. Names are compared without case.
-    fn find_before(&self, name: &str, position: usize) -> Option<usize> {
+    pub fn find_before(&self, name: &str, position: usize) -> Option<usize> {
         let positions = self.by_name.get(&name.to_ascii_lowercase())?;
         let count = positions.partition_point(|other| *other < position);
         positions.get(count.checked_sub(1)?).copied()
@@ -209,14 +210,11 @@ impl<'a> StageTable<'a> {
         let later = self.find_before(name, self.entries.len());
         let number = name.parse::<usize>().ok();
         match (later.or(number), self.entries.len()) {
-            (Some(found), _) if found < position => return Ok(SourceRef::Stage(found)),
             (Some(found), _) if found == position => {
                 return Err(Diagnostic::error(span, format!("stage `{name}` needs itself")));
             }
-            (Some(found), count) if found < count => {
-                return Err(Diagnostic::error(span, format!("stage `{name}` is defined after it is used"))
-                    .hint("move that stage before this one"));
-            }
+            // It may stand further down, as with BuildKit.
+            (Some(found), count) if found < count => return Ok(SourceRef::Stage(found)),
             (Some(_), count) => {
                 return Err(Diagnostic::error(
                     span,
@@ -241,12 +239,28 @@ impl<'a> StageTable<'a> {
     }
 }
 
-/// Tells which variables of the base name have no value, since that is what is wrong then.
-fn with_undefined(error: Diagnostic, stage: &Stage, expander: &Expander<'_>) -> Diagnostic {
-    let Some(name) = expander.undefined(&stage.from.base).into_iter().next() else { return error };
-    let hint = format!(
-        "`{name}` has no value here: add `ARG {name}=VALUE` before the first FROM, or pass `--build-arg {name}=VALUE`"
-    );
+/// A platform as written, and what it may have been meant to be.
+fn parse_platform(text: &str, span: Span) -> Result<Platform, Diagnostic> {
+    let parsed = Platform::parse(text).map_err(|error| Diagnostic::error(span, error.to_string()));
+    match (parsed, meant_platform(text)) {
+        (Ok(platform), None) => Ok(platform),
+        (Ok(_), Some(meant)) => Err(Diagnostic::error(span, format!("nothing is known to run as `{text}`"))
+            .hint(format!("did you mean `{meant}`?"))),
+        (Err(error), Some(meant)) => Err(error.hint(format!("did you mean `{meant}`?"))),
+        (Err(error), None) => Err(error),
+    }
+}
+
+/// Tells which variables of a word in FROM have no value, since that is what is wrong then.
+fn with_undefined(error: Diagnostic, word: &Word, expander: &Expander<'_>) -> Diagnostic {
+    let Some(name) = expander.undefined(word).into_iter().next() else { return error };
+    let platform_args = ["BUILDPLATFORM", "TARGETPLATFORM"];
+    let hint = match closest(&name, platform_args) {
+        Some(meant) => format!("did you mean `${meant}`?"),
+        None => format!(
+            "`{name}` has no value here: add `ARG {name}=VALUE` before the first FROM, or pass `--build-arg {name}=VALUE`"
+        ),
+    };
     Diagnostic { hint: None, ..error }.hint(hint)
 }
 

@@ -50,6 +50,27 @@ impl Step {
         }
         inputs
     }
+
+    /// As [`Step::inputs`], to be changed.
+    pub(crate) fn inputs_mut(&mut self) -> Vec<&mut FilesystemState> {
+        let mut inputs = vec![&mut self.parent];
+        match &mut self.operation {
+            Operation::Run(run) => {
+                inputs.extend(run.mounts.iter_mut().filter_map(|mount| match mount {
+                    StepMount::Bind { from: FileSource::State(state), .. }
+                    | StepMount::Cache { from: Some(FileSource::State(state)), .. } => Some(state),
+                    _ => None,
+                }));
+            }
+            Operation::Copy(copy) => {
+                if let FileSource::State(state) = &mut copy.from {
+                    inputs.push(state);
+                }
+            }
+            Operation::Workdir(_) => {}
+        }
+        inputs
+    }
 }
 
 /// What a step does.
@@ -97,6 +118,8 @@ pub struct RunStep {
     pub insecure: bool,
     /// `--device` values, variables expanded.
     pub devices: Vec<String>,
+    /// How often it is tried again when it fails. Not part of its key.
+    pub retries: u32,
     /// A heredoc that begins with `#!`: a file to be there (mode 0755, read only) while the program runs.
     pub script: Option<ScriptFile>,
 }
@@ -146,6 +169,8 @@ pub enum StepMount {
         uid: u32,
         /// Group of the directory when it is made.
         gid: u32,
+        /// The mount in the Dockerfile.
+        span: Span,
     },
     /// An empty directory in memory.
     Tmpfs {
@@ -170,6 +195,8 @@ pub enum StepMount {
         uid: u32,
         /// Group of the file.
         gid: u32,
+        /// The mount in the Dockerfile.
+        span: Span,
     },
     /// An ssh agent's socket, announced in SSH_AUTH_SOCK.
     Ssh {
@@ -185,6 +212,8 @@ pub enum StepMount {
         uid: u32,
         /// Group of the socket.
         gid: u32,
+        /// The mount in the Dockerfile.
+        span: Span,
     },
 }
 
