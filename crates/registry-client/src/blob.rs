@@ -4,6 +4,7 @@ use std::io::{self, BufRead, Read};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use mica_http::{host_of, is_loopback};
 use mica_oci::{CONFIG_SIZE_BYTES_MAX, Descriptor, Digest, Reference};
 use mica_registry_api::Item;
 use mica_registry_api::range::{ByteRange, ContentRange};
@@ -11,13 +12,11 @@ use reqwest::Url;
 use reqwest::header::RANGE;
 
 use crate::client::Client;
-use crate::connection::host_of;
 use crate::endpoint::{Endpoint, Purpose, Scheme, Tls};
 use crate::error::{RegistryError, Result};
 use crate::exchange::MIRROR_TRIES_MAX;
 use crate::fetch::media_type_of;
 use crate::refusal::{Refusal, Subject};
-use crate::registries::is_loopback;
 use crate::retry::{Failure, Remedy, Tries};
 use crate::transport::{Access, At, Login, Method, Request, Response, Target};
 

@@ -1,47 +1,32 @@
-//! Connections: one pool per way of speaking TLS, one message at a time with its waits bounded, and what a failed one means.
+//! Connections: one message at a time with its waits bounded, and what a failed one means.
 
 use std::cell::Cell;
 use std::io::{self, Read};
 use std::pin::{Pin, pin};
-use std::sync::Mutex;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use mica_http::{Clients, host_of};
 use reqwest::header::HeaderMap;
 use reqwest::{Method, Url};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::client::lock;
 use crate::endpoint::Tls;
-use crate::error::{RegistryError, Result};
-use crate::failure::root_cause;
+use crate::error::RegistryError;
 use crate::refusal::Subject;
-use crate::registries::is_loopback;
-use crate::resolver::Resolver;
 use crate::retry::{Failure, Patience, Remedy};
-use crate::tls;
 use crate::transport::{Body, Stream};
 
 /// Bytes of a body that are read at once and handed over. Two of them may wait.
 const CHUNK_SIZE_BYTES: usize = 128 << 10;
 
-/// Pools of connections, made when they are needed.
+/// Connections, made when they are needed.
 pub(crate) struct Connections {
     patience: Patience,
-    resolver: Resolver,
-    pools: Mutex<Vec<(Way, reqwest::Client)>>,
-}
-
-/// What connections of one pool have in common.
-#[derive(Clone, PartialEq, Eq)]
-struct Way {
-    /// `None` for plain HTTP.
-    tls: Option<Tls>,
-    /// Never through a proxy: it would reach its own loopback, not ours. Go's clients do the same.
-    is_direct: bool,
+    clients: Clients,
 }
 
 /// One message to a host.
@@ -58,45 +43,13 @@ pub(crate) struct Message<'a> {
 
 impl Connections {
     pub(crate) fn new(patience: Patience) -> Connections {
-        Connections { patience, resolver: Resolver::default(), pools: Mutex::default() }
-    }
-
-    fn pool(&self, url: &Url, tls: &Tls) -> Result<reqwest::Client> {
-        let tls = (url.scheme() == "https").then(|| tls.clone());
-        let way = Way { tls, is_direct: url.host_str().is_some_and(is_loopback) };
-        let mut pools = lock(&self.pools);
-        if let Some((_, pool)) = pools.iter().find(|(other, _)| *other == way) {
-            return Ok(pool.clone());
-        }
-        let config = match &way.tls {
-            Some(tls) => tls::config(tls)?,
-            None => tls::none()?,
-        };
-        let mut builder = reqwest::Client::builder()
-            .tls_backend_preconfigured(config)
-            .dns_resolver(self.resolver.clone())
-            .user_agent(concat!("mica/", env!("CARGO_PKG_VERSION")))
-            // Followed by our own code, which knows what must not go along.
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .retry(reqwest::retry::never())
-            .connect_timeout(self.patience.connect)
-            // Registries close idle connections after a minute or so: a request should not meet one that is half closed.
-            .pool_idle_timeout(Duration::from_secs(30))
-            .tcp_nodelay(true)
-            .http1_only();
-        if way.is_direct {
-            builder = builder.no_proxy();
-        }
-        let pool = builder.build().map_err(|error| RegistryError::Start(root_cause(&error)))?;
-        pools.push((way, pool.clone()));
-        Ok(pool)
+        Connections { clients: Clients::new(patience.connect), patience }
     }
 
     /// Sends a message and waits for the head of the reply.
     pub(crate) async fn send(&self, message: Message<'_>) -> std::result::Result<reqwest::Response, Failure> {
         let Message { method, url, headers, body, tls, subject } = message;
-        let pool = self.pool(&url, tls)?;
+        let pool = self.clients.get(&url, tls).map_err(RegistryError::from)?;
         let builder = pool.request(method, url.clone()).headers(headers);
         let doing = Doing { subject, url: &url, patience: &self.patience };
         match body {
@@ -313,26 +266,5 @@ impl http_body::Body for Feed {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.left)
-    }
-}
-
-/// Host and port of a URL, as errors name it: never user, path or query.
-pub(crate) fn host_of(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_in_errors_have_no_secrets() {
-        let url = Url::parse("https://user:hush@a.example:8443/hush?sig=hush#hush").unwrap();
-        assert_eq!(host_of(&url), "a.example:8443");
-        assert_eq!(host_of(&Url::parse("http://[::1]:80/").unwrap()), "[::1]");
     }
 }

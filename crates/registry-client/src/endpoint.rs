@@ -1,7 +1,8 @@
 //! Where requests about one repository go, as settings and defaults decide it.
 
 use std::fmt;
-use std::path::PathBuf;
+
+pub use mica_http::{ClientCertificate, Tls};
 
 /// `http` or `https`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,26 +11,6 @@ pub enum Scheme {
     Http,
     /// With TLS.
     Https,
-}
-
-/// A client's certificate and its key, PEM files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientCertificate {
-    /// The certificate chain.
-    pub certificate: PathBuf,
-    /// The key; `None` if it stands in the same file.
-    pub key: Option<PathBuf>,
-}
-
-/// How TLS is spoken with an endpoint.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tls {
-    /// Any certificate will do (`insecure`, `skip_verify`).
-    pub skip_verify: bool,
-    /// PEM files of authorities that are trusted beside those of the system.
-    pub authorities: Vec<PathBuf>,
-    /// What the client shows of itself.
-    pub client_certificates: Vec<ClientCertificate>,
 }
 
 /// What a request is for; endpoints may be fit for some of them only.

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use mica_http::{HttpError, TlsProblem};
 use mica_oci::{Digest, DocumentError};
 
-use crate::refusal::{Refusal, Subject, TlsProblem};
+use crate::refusal::{Refusal, Subject};
 
 /// Result of a call of this room.
 pub type Result<T> = std::result::Result<T, RegistryError>;
@@ -308,6 +309,17 @@ pub enum RegistryError {
     /// A name is not one of an image.
     #[error(transparent)]
     Reference(#[from] mica_oci::ReferenceError),
+}
+
+impl From<HttpError> for RegistryError {
+    fn from(error: HttpError) -> RegistryError {
+        match error {
+            HttpError::NoAuthorities => RegistryError::NoAuthorities,
+            HttpError::TlsFile { path, problem } => RegistryError::TlsFile { path, problem },
+            HttpError::Start(problem) => RegistryError::Start(problem),
+            other => RegistryError::Start(other.to_string()),
+        }
+    }
 }
 
 fn after_colon(refusal: &Refusal) -> String {

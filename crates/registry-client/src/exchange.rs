@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use mica_http::{host_of, is_loopback};
 use mica_registry_api::error_code::BODY_SIZE_BYTES_MAX;
 use mica_registry_api::{Challenge, ErrorReply, printable};
 use reqwest::header::{
@@ -11,11 +12,10 @@ use reqwest::{Method, StatusCode, Url};
 
 use crate::auth::Session;
 use crate::client::Client;
-use crate::connection::{Message, host_of};
+use crate::connection::Message;
 use crate::endpoint::{Endpoint, Scheme, Tls};
 use crate::error::{RegistryError, Result};
 use crate::refusal::{Refusal, Subject};
-use crate::registries::is_loopback;
 use crate::retry::{Failure, Remedy, Tries, is_passing, parse_retry_after};
 use crate::transport::{Body, Request, Response, Target, Tries as HowOften};
 

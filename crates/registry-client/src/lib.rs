@@ -36,7 +36,7 @@
 //!            for each try           failures that pass: backoff, Retry-After       retry.rs
 //!              401 -> login, once   Basic, or a token that is kept while it lives  auth.rs
 //! travel         for each hop       secrets stay at home                           exchange.rs
-//!                  one message      pools of connections, waits bounded            connection.rs, failure.rs, tls.rs, resolver.rs
+//!                  one message      pools of connections (mica-http), bounded waits  connection.rs, failure.rs
 //! ```
 //!
 //! A blob that breaks is asked for again with `Range` from where it broke, from the registry on, because what it signed for its
@@ -64,13 +64,11 @@ mod fetch;
 mod push;
 mod refusal;
 mod registries;
-mod resolver;
 mod retry;
 mod search;
 mod secret;
 mod settings_file;
 mod tags;
-mod tls;
 mod transport;
 mod upload;
 
@@ -79,8 +77,9 @@ pub use credentials::{Credential, Credentials, Kept};
 pub use endpoint::{ClientCertificate, Endpoint, Purpose, Scheme, Tls};
 pub use error::{HelperProblem, RegistryError, Result, SettingsProblem};
 pub use fetch::{BlobReader, FetchedManifest, ManifestHead};
+pub use mica_http::TlsProblem;
 pub use push::{Content, Mounted, UploadWatch};
-pub use refusal::{Refusal, Subject, TlsProblem};
+pub use refusal::{Refusal, Subject};
 pub use registries::{Paths, Registries, registry_of};
 pub use retry::Patience;
 pub use search::{SEARCH_LIMIT_DEFAULT, SEARCH_LIMIT_MAX, SearchQuery, SearchResult};

@@ -1,4 +1,4 @@
-//! What errors of conversations speak of: what was asked for, what was said, why TLS failed.
+//! What errors of conversations speak of: what was asked for, what was said.
 
 use std::fmt;
 
@@ -85,45 +85,6 @@ impl fmt::Display for Refusal {
             write!(formatter, "`{}` answered with status {}", self.host, self.status)
         } else {
             self.reply.fmt(formatter)
-        }
-    }
-}
-
-/// Why TLS could not be spoken with a host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TlsProblem {
-    /// Its certificate was not signed by an authority that is trusted here.
-    UnknownAuthority,
-    /// Its certificate is for other names.
-    NameMismatch,
-    /// Its certificate was good until some time ago.
-    Expired,
-    /// Its certificate will be good only later: perhaps this machine's clock is wrong.
-    NotYetValid,
-    /// Its certificate is wrong in another way.
-    Certificate(String),
-    /// It wants a client certificate, or another one.
-    ClientCertificate,
-    /// It does not speak TLS on this port.
-    NotSpoken,
-    /// Another failure of the protocol.
-    Protocol(String),
-}
-
-impl fmt::Display for TlsProblem {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TlsProblem::UnknownAuthority => {
-                formatter.write_str("its certificate is signed by an unknown authority")
-            }
-            TlsProblem::NameMismatch => formatter.write_str("its certificate is for other names"),
-            TlsProblem::Expired => formatter.write_str("its certificate has expired"),
-            TlsProblem::NotYetValid => formatter.write_str("its certificate is not valid yet"),
-            TlsProblem::Certificate(problem) => write!(formatter, "its certificate is not good: {problem}"),
-            TlsProblem::ClientCertificate => formatter.write_str("it does not accept our client certificate"),
-            TlsProblem::NotSpoken => formatter.write_str("it does not speak TLS"),
-            TlsProblem::Protocol(problem) => write!(formatter, "{problem}"),
         }
     }
 }

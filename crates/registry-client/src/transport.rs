@@ -6,13 +6,13 @@
 use std::io::{self, Read};
 
 use bytes::Bytes;
+use mica_http::host_of;
 use mica_oci::Reference;
 use mica_registry_api::Item;
 use reqwest::header::{HeaderMap, HeaderName};
 pub(crate) use reqwest::{Method, Url};
 
 use crate::client::Client;
-use crate::connection::host_of;
 use crate::credentials::Credential;
 use crate::endpoint::{Endpoint, Purpose};
 use crate::error::{RegistryError, Result};

@@ -56,7 +56,7 @@ fn is_private(error: &RegistryError) -> bool {
 
 /// `host:5000` as containerd names directories where colons are no good: `host_5000_`.
 fn with_port_as_word(host: &str) -> String {
-    match super::defaults::split_port(host) {
+    match mica_http::split_port(host) {
         (name, Some(port)) => format!("{name}_{port}_"),
         (name, None) => name.to_owned(),
     }

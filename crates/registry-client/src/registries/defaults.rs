@@ -1,7 +1,6 @@
 //! What holds where no file says otherwise.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
+use mica_http::{is_loopback, split_port};
 use mica_oci::reference::DEFAULT_REGISTRY;
 
 use crate::endpoint::{Endpoint, Scheme, Tls};
@@ -37,34 +36,6 @@ fn is_single_label(host: &str) -> bool {
         && !host.starts_with('-')
         && !host.ends_with('-')
         && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-}
-
-/// Host without port, and the port.
-pub(crate) fn split_port(host: &str) -> (&str, Option<&str>) {
-    match host.rsplit_once(':') {
-        // The colons of `[::1]` are not its port's.
-        Some((_, port)) if port.ends_with(']') => (host, None),
-        Some((name, port)) => (name, Some(port)),
-        None => (host, None),
-    }
-}
-
-/// The address that a host is, if it is not a name.
-pub(crate) fn address_of(host: &str) -> Option<IpAddr> {
-    let name = split_port(host).0;
-    name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name).parse().ok()
-}
-
-/// Whether a host is this machine: `localhost`, what is below it, 127.0.0.0/8 and ::1.
-pub(crate) fn is_loopback(host: &str) -> bool {
-    let name = split_port(host).0.trim_end_matches('.').to_ascii_lowercase();
-    let mapped =
-        |address: Ipv6Addr| address.to_ipv4_mapped().is_some_and(|address: Ipv4Addr| address.is_loopback());
-    match address_of(host) {
-        Some(IpAddr::V4(address)) => address.is_loopback(),
-        Some(IpAddr::V6(address)) => address.is_loopback() || mapped(address),
-        None => name == "localhost" || name.ends_with(".localhost"),
-    }
 }
 
 /// What settings say of the TLS of a host.

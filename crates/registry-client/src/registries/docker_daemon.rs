@@ -4,7 +4,9 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::defaults::{address_of, registry_of};
+use mica_http::address_of;
+
+use super::defaults::registry_of;
 use super::hosts_toml::Url;
 use crate::error::{RegistryError, Result, SettingsProblem};
 use crate::settings_file;

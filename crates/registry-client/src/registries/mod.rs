@@ -29,7 +29,6 @@ use mica_oci::reference::DEFAULT_REGISTRY;
 use crate::endpoint::{Endpoint, Purpose};
 use crate::error::{RegistryError, Result};
 use certs_d::HostDirs;
-pub(crate) use defaults::is_loopback;
 use defaults::{Security, credentials_host, host_of};
 use docker_daemon::DockerDaemon;
 use hosts_toml::{Host, HostsToml, Url};

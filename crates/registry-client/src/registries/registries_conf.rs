@@ -293,7 +293,7 @@ fn matched(name: &str, namespace: &Namespace) -> Option<usize> {
     let prefix = namespace.prefix.as_str();
     if let Some(domain) = prefix.strip_prefix('*') {
         let host = name.split_once('/').map_or(name, |(host, _)| host);
-        let bare = super::defaults::split_port(host).0;
+        let bare = mica_http::split_port(host).0;
         return bare.strip_suffix(domain).map(|_| host.len());
     }
     let rest = name.strip_prefix(prefix)?;

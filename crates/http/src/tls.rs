@@ -1,8 +1,8 @@
 //! TLS as settings want it: whom to trust, what to show.
 //!
-//! Nothing is read for endpoints that are plain: the system's authorities are some 150 certificates, and a machine may have none.
+//! Nothing is read for hosts that are plain: the system's authorities are some 150 certificates, and a machine may have none.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::ResolvesClientCert;
@@ -13,8 +13,27 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::endpoint::{ClientCertificate, Tls};
-use crate::error::{RegistryError, Result};
+use crate::error::{HttpError, Result};
+
+/// A client's certificate and its key, PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate chain.
+    pub certificate: PathBuf,
+    /// The key; `None` if it stands in the same file.
+    pub key: Option<PathBuf>,
+}
+
+/// How TLS is spoken with a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Any certificate will do (`insecure`, `skip_verify`).
+    pub skip_verify: bool,
+    /// PEM files of authorities that are trusted beside those of the system.
+    pub authorities: Vec<PathBuf>,
+    /// What the client shows of itself.
+    pub client_certificates: Vec<ClientCertificate>,
+}
 
 /// A file of certificates or a key may be so large; bundles of all authorities have some hundred kilobytes.
 const FILE_SIZE_BYTES_MAX: u64 = 16 << 20;
@@ -47,7 +66,7 @@ fn protocols(
 ) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>> {
     ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .map_err(|error| RegistryError::Start(error.to_string()))
+        .map_err(|error| HttpError::Start(error.to_string()))
 }
 
 fn authorities(tls: &Tls) -> Result<RootCertStore> {
@@ -59,7 +78,7 @@ fn authorities(tls: &Tls) -> Result<RootCertStore> {
             store.add(certificate).map_err(|error| file_error(path, error.to_string()))?;
         }
     }
-    if store.is_empty() { Err(RegistryError::NoAuthorities) } else { Ok(store) }
+    if store.is_empty() { Err(HttpError::NoAuthorities) } else { Ok(store) }
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
@@ -86,8 +105,8 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn file_error(path: &Path, problem: String) -> RegistryError {
-    RegistryError::TlsFile { path: path.to_owned(), problem }
+fn file_error(path: &Path, problem: String) -> HttpError {
+    HttpError::TlsFile { path: path.to_owned(), problem }
 }
 
 /// Shows the first certificate that the server can use.
