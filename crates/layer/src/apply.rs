@@ -81,7 +81,7 @@ pub struct Applied {
 /// Symbolic links that one path may lead through (`MAXSYMLINKS` of Linux).
 const LINKS_FOLLOWED_MAX: u32 = 40;
 const PATH_SIZE_BYTES_MAX: usize = 4095;
-const WHITEOUT_PREFIX: &[u8] = b".wh.";
+pub(crate) const WHITEOUT_PREFIX: &[u8] = b".wh.";
 /// Beginning of the names that aufs kept for itself; only the opaque mark among them means something to a layer.
 const AUFS_PREFIX: &[u8] = b".wh..wh.";
 const OPAQUE_NAME: &[u8] = b".wh..wh..opq";

@@ -14,6 +14,7 @@ use mica_tree::{Entry, Index, Kind, Time, compare_paths, parent};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use thiserror::Error;
 
+use crate::apply::WHITEOUT_PREFIX;
 use crate::holes::write_with_holes;
 use crate::ordered::{BATCH_BYTES, Sink, append, batches, hash_in_order};
 use crate::write_tar::{encode_header, padding};
@@ -79,6 +80,12 @@ pub enum AssembleError {
         /// Path in the layer.
         path: String,
     },
+    /// A name that in a layer says that another one is gone.
+    #[error("`{path}`: a layer cannot hold a file of this name, which would hide another one")]
+    WhiteoutName {
+        /// Path in the layer.
+        path: String,
+    },
     /// A call failed.
     #[error(transparent)]
     System(#[from] mica_sys::Error),
@@ -104,6 +111,10 @@ pub fn assemble(
     options: AssembleOptions,
 ) -> Result<Assembled, AssembleError> {
     for item in &mut items {
+        if item.entry.name().starts_with(WHITEOUT_PREFIX) {
+            let path = String::from_utf8_lossy(&item.entry.path).into_owned();
+            return Err(AssembleError::WhiteoutName { path });
+        }
         // A tar holds no more, and a layer must be the same whether it was built here or pulled.
         item.entry.mtime.nanoseconds = 0;
     }

@@ -14,6 +14,7 @@ use mica_tree::{Entry, Index, Kind, MergedIndex, Time, compare_paths, parent};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps};
 use thiserror::Error;
 
+use crate::apply::WHITEOUT_PREFIX;
 use crate::ordered::{BATCH_BYTES, Sink, append, batches, hash_in_order};
 use crate::write_tar::{encode_header, padding};
 
@@ -26,6 +27,12 @@ pub enum DiffError {
     /// A file changed while it was read: something still writes there.
     #[error("`{path}` changed while it was read")]
     Changed {
+        /// Path in the layer.
+        path: String,
+    },
+    /// A name that in a layer says that another one is gone.
+    #[error("`{path}`: a layer cannot hold a file of this name, which would hide another one")]
+    WhiteoutName {
         /// Path in the layer.
         path: String,
     },
@@ -44,6 +51,19 @@ pub struct DiffOptions {
     /// The time that the lower tree showed for everything but regular files. What still has it in the upper directory
     /// was brought there by a change of owner or mode, and keeps the time that it has in the lower tree.
     pub shown_time: Option<Time>,
+    /// Which times the layer may not have; `None` when all may stay.
+    pub fixed_time: Option<FixedTime>,
+}
+
+/// Takes times of the moment out of a layer, in the tree as well as in the index. What a program set to an earlier time is
+/// part of what it made, and stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FixedTime {
+    /// Later ones become `time`.
+    pub later_than: Time,
+    /// What they become. Directories that are there only for what is inside of them have it too, and whatever else but
+    /// regular files has the time of the lower tree: no step sees that time, so a result may not depend on it.
+    pub time: Time,
 }
 
 /// A layer that stands in its tree and waits to be committed.
@@ -65,14 +85,17 @@ pub fn diff_upper(
 ) -> Result<Diff, DiffError> {
     let prefix: &[u8] = if options.userxattr { b"user.overlay." } else { b"trusted.overlay." };
     let mount_points = options.mount_points.iter().cloned().collect();
-    let shown_time = options.shown_time;
+    let (shown_time, fixed_time) = (options.shown_time, options.fixed_time);
     let (waiting, seen) = (Vec::new(), Vec::new());
-    let mut walk = Walk { upper, lower, prefix, mount_points, shown_time, waiting, seen };
+    let mut walk = Walk { upper, lower, prefix, mount_points, shown_time, fixed_time, waiting, seen };
     walk.waiting.push(Waiting { path: Vec::new(), sees_lower: true });
     while let Some(directory) = walk.waiting.pop() {
         walk.directory(&directory)?;
     }
     let mut entries = settle(upper, walk.seen)?;
+    if let Some(fixed) = fixed_time {
+        fix_times(upper, &mut entries, fixed)?;
+    }
     restore_times(upper, &entries)?;
     let batches = batches(entries.iter());
     let hashed = hash_in_order(&batches, || (), |(), batch, sink| read_batch(upper, &entries, batch, sink))?;
@@ -86,6 +109,33 @@ pub fn diff_upper(
         diff_id: hashed.diff_id,
         tar_size_bytes: hashed.size_bytes,
     })
+}
+
+/// Replaces times that are too late. Directories get theirs on disk with all others, at the end.
+fn fix_times(upper: BorrowedFd<'_>, entries: &mut [Entry], fixed: FixedTime) -> Result<(), DiffError> {
+    let time = Timespec { tv_sec: fixed.time.seconds, tv_nsec: i64::from(fixed.time.nanoseconds) };
+    let times = Timestamps { last_access: time, last_modification: time };
+    // Neighbours in the index mostly stand together.
+    let mut directory: Option<(Vec<u8>, OwnedFd)> = None;
+    for entry in entries {
+        let has_time = !matches!(entry.kind, Kind::Hardlink { .. } | Kind::Whiteout);
+        // What has the time already was given it in the index alone.
+        if !has_time || (entry.mtime <= fixed.later_than && entry.mtime != fixed.time) {
+            continue;
+        }
+        entry.mtime = fixed.time;
+        if entry.is_directory() {
+            continue;
+        }
+        let parent = entry.parent().unwrap_or_default();
+        let directory = match &mut directory {
+            Some((known, directory)) if known == parent => directory,
+            other => &mut other.insert((parent.to_vec(), open_directory(upper, parent)?)).1,
+        };
+        rustix::fs::utimensat(directory, entry.name(), &times, AtFlags::SYMLINK_NOFOLLOW)
+            .at("utimensat", path(&entry.path))?;
+    }
+    Ok(())
 }
 
 /// Gives directories the time that the layer's tar has for them, so that the image is the same here and where it is loaded.
@@ -192,6 +242,7 @@ struct Walk<'a> {
     prefix: &'static [u8],
     mount_points: BTreeSet<Vec<u8>>,
     shown_time: Option<Time>,
+    fixed_time: Option<FixedTime>,
     /// Directories still to be read: no recursion, because a step may leave a tree as deep as a path can be.
     waiting: Vec<Waiting>,
     /// In no order.
@@ -283,6 +334,9 @@ impl Walk<'_> {
             }
             return Ok(());
         }
+        if name.starts_with(WHITEOUT_PREFIX) {
+            return Err(DiffError::WhiteoutName { path: self::path(&path).display().to_string() });
+        }
         let mut entry = Entry {
             path,
             kind: Kind::Fifo,
@@ -294,10 +348,10 @@ impl Walk<'_> {
         };
         let mut inode = None;
         if kind != FileType::RegularFile
-            && self.shown_time == Some(entry.mtime)
             && let Some(lower) = lower
+            && (self.shown_time == Some(entry.mtime) || lower.mtime.seconds == entry.mtime.seconds)
         {
-            entry.mtime = Time { seconds: lower.mtime.seconds, nanoseconds: 0 };
+            entry.mtime = self.time_of_lower(lower);
         }
         entry.kind = match kind {
             FileType::RegularFile => {
@@ -321,6 +375,14 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// The time of what has that of the lower tree.
+    fn time_of_lower(&self, lower: &Entry) -> Time {
+        match self.fixed_time {
+            Some(fixed) => fixed.time,
+            None => Time { seconds: lower.mtime.seconds, nanoseconds: 0 },
+        }
+    }
+
     /// `lower` is the directory below that this one is merged with or hides.
     fn add_directory(
         &mut self,
@@ -341,7 +403,7 @@ impl Walk<'_> {
             let equal = (lower.mode, lower.uid, lower.gid) == (entry.mode, entry.uid, entry.gid)
                 && lower.xattrs == entry.xattrs;
             if equal {
-                entry.mtime = Time { seconds: lower.mtime.seconds, nanoseconds: 0 };
+                entry.mtime = self.time_of_lower(&lower);
             }
             equal
         });

@@ -5,7 +5,7 @@ use flate2::read::MultiGzDecoder;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::encode::{EncodeError, FORM, Sizes, compress_gzip, compress_gzip_from};
+use crate::encode::{Algorithm, EncodeError, FORM, Form, Sizes, compress, compress_from};
 
 /// Bytes that are the same on every machine: noise, or pieces of up to `run` bytes of the same 4 KiB, so that there is much
 /// to refer to, near and far.
@@ -30,8 +30,12 @@ fn sample(size_bytes: usize, run: usize) -> Vec<u8> {
 }
 
 fn compressed(content: &[u8], threads: usize) -> Vec<u8> {
+    compressed_as(Form::default(), content, threads)
+}
+
+fn compressed_as(form: Form, content: &[u8], threads: usize) -> Vec<u8> {
     let mut out = Vec::new();
-    let sizes = compress_gzip(content, &mut out, threads).unwrap();
+    let sizes = compress(form, content, &mut out, threads).unwrap();
     let expect = Sizes { plain_size_bytes: content.len() as u64, compressed_size_bytes: out.len() as u64 };
     assert_eq!(sizes, expect);
     out
@@ -92,6 +96,90 @@ proptest! {
     }
 }
 
+fn form(algorithm: &str, level: u8) -> Form {
+    Form::parse(algorithm, Some(&level.to_string())).unwrap()
+}
+
+fn unfolded(form: Form, bytes: &[u8]) -> Vec<u8> {
+    let mut back = Vec::new();
+    match form.algorithm() {
+        Algorithm::Uncompressed => back.extend_from_slice(bytes),
+        Algorithm::Gzip => _ = MultiGzDecoder::new(bytes).read_to_end(&mut back).unwrap(),
+        Algorithm::Zstd => zstd::stream::copy_decode(bytes, &mut back).unwrap(),
+    }
+    back
+}
+
+/// A change of these is a change of the forms: they need another version in [`Form::name`] then.
+#[test]
+fn other_forms_have_these_bytes() {
+    let content = [sample(5_000_000, 40), sample(4_000_000, 0)].concat();
+    let of = |form: Form, content: &[u8]| {
+        let out = compressed_as(form, content, 2);
+        let digest = Sha256::digest(&out);
+        let hex: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        format!("{} {} {hex}", form.name(), out.len())
+    };
+    let made = [
+        of(form("gzip", 0), &content),
+        of(form("gzip", 1), &content),
+        of(form("gzip", 9), &content),
+        of(form("zstd", 1), &content),
+        of(form("zstd", 3), &content),
+        of(form("zstd", 3), b""),
+        of(form("zstd", 3), &vec![0; (4 << 20) + 1]),
+        of(form("zstd", 19), &content),
+        of(form("zstd", 22), &content[4_000_000..6_000_000]),
+    ];
+    let expect = [
+        "gzip-0.1 9000795 7648129999ce375c",
+        "gzip-1.1 5522578 5c47dcaca30aa6fb",
+        "gzip-9.1 4792973 114edc03f6188537",
+        "zstd-1.1 5205404 ad1f19ea5ed461c8",
+        "zstd-3.1 2742248 2db04439c15f011d",
+        "zstd-3.1 9 6fb8543883dafcc2",
+        "zstd-3.1 157 ccf702796bc979b6",
+        "zstd-19.1 2345764 45d90df144520312",
+        "zstd-22.1 1142016 8d1be54975b85e4b",
+    ];
+    assert_eq!(made.join("\n"), expect.join("\n"), "the bytes have changed, so their names must");
+}
+
+#[test]
+fn the_number_of_threads_shows_in_no_form() {
+    let content = [sample(9_000_000, 40), sample(4_500_000, 0), vec![0; 5_000_000]].concat();
+    let forms = [
+        Form::of(Algorithm::Uncompressed),
+        form("gzip", 0),
+        form("gzip", 1),
+        form("zstd", 1),
+        form("zstd", 3),
+        form("zstd", 13),
+    ];
+    for form in forms {
+        let out = compressed_as(form, &content, 1);
+        assert!(unfolded(form, &out) == content, "{form}");
+        for threads in [2, 3, 8] {
+            assert!(compressed_as(form, &content, threads) == out, "{form} on {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn zstd_unfolds_it() {
+    if Command::new("zstd").arg("--version").stdout(Stdio::null()).status().is_err() {
+        return println!("skipped: `zstd` is not installed");
+    }
+    let top = tempfile::tempdir().unwrap();
+    let path = top.path().join("frames.zst");
+    for content in [sample(9_500_000, 30), Vec::new()] {
+        std::fs::write(&path, compressed_as(form("zstd", 3), &content, 4)).unwrap();
+        let output = Command::new("zstd").arg("-dc").arg(&path).output().unwrap();
+        assert!(output.status.success());
+        assert!(output.stdout == content);
+    }
+}
+
 /// Each call gives few bytes; the blocks are the same all the same.
 struct Trickle<'a>(&'a [u8], usize);
 
@@ -111,10 +199,10 @@ fn the_size_of_writes_shows_nowhere() {
         let produce = |plain: &mut crate::encode::Plain| {
             content.chunks(piece).try_for_each(|bytes| plain.write_all(bytes))
         };
-        compress_gzip_from(produce, &mut out, 3).unwrap();
+        compress_from(Form::default(), produce, &mut out, 3).unwrap();
         assert!(out == whole, "pieces of {piece}");
         let mut out = Vec::new();
-        compress_gzip(Trickle(&content, piece), &mut out, 3).unwrap();
+        compress(Form::default(), Trickle(&content, piece), &mut out, 3).unwrap();
         assert!(out == whole, "reads of {piece}");
     }
 }
@@ -161,14 +249,14 @@ impl Write for Failing {
 fn failures_of_both_sides_are_told_apart() {
     let content = sample(20_000_000, 0);
     for room in [0, 9, 10, 600_000, 10_000_000] {
-        let error = compress_gzip(content.as_slice(), Failing(room), 3).unwrap_err();
+        let error = compress(Form::default(), content.as_slice(), Failing(room), 3).unwrap_err();
         assert!(
             matches!(&error, EncodeError::Write(error) if error.kind() == io::ErrorKind::StorageFull),
             "{error:?}"
         );
     }
     let broken = content.chain(Broken);
-    let error = compress_gzip(broken, io::sink(), 3).unwrap_err();
+    let error = compress(Form::default(), broken, io::sink(), 3).unwrap_err();
     assert!(
         matches!(&error, EncodeError::Produce(error) if error.kind() == io::ErrorKind::TimedOut),
         "{error:?}"
@@ -177,7 +265,7 @@ fn failures_of_both_sides_are_told_apart() {
         plain.write_all(&content).map_err(|_| "written")?;
         Err("the maker's own")
     };
-    let error = compress_gzip_from(produce, io::sink(), 3).unwrap_err();
+    let error = compress_from(Form::default(), produce, io::sink(), 3).unwrap_err();
     assert!(matches!(error, EncodeError::Produce("the maker's own")), "{error:?}");
 }
 

@@ -22,7 +22,7 @@
 //! 7. The tar of a layer that was made here is not kept: [`write_tar::write_tar`] makes it from index and tree, always the same
 //!    bytes, whose SHA-256 is the diff ID that `assemble` and `diff` computed while they read the files once.
 //! 8. So is its compressed form: the same bytes for every number of threads, under a name that changes when they do
-//!    ([`encode::FORM`]).
+//!    ([`encode::Form::name`]).
 //!
 //! **On disk** (Linux `Documentation/filesystems/overlayfs.rst`):
 //! ```text
@@ -43,6 +43,7 @@ pub mod compress;
 pub mod diff;
 pub mod encode;
 pub mod error;
+pub(crate) mod form;
 pub(crate) mod holes;
 pub mod members;
 pub(crate) mod ordered;
@@ -60,6 +61,8 @@ mod apply_tests;
 mod diff_tests;
 #[cfg(test)]
 mod encode_tests;
+#[cfg(test)]
+mod fixed_time_tests;
 #[cfg(test)]
 mod root_tests;
 #[cfg(test)]
