@@ -13,14 +13,15 @@ use std::time::Duration;
 pub(crate) const FORMAT: u64 = 1;
 
 /// Version of the tables, in `user_version`. Raising it needs a step in [`migrate`].
-pub(crate) const SCHEMA: i64 = 3;
+pub(crate) const SCHEMA: i64 = 4;
 
 /// Writers wait this long for each other. A transaction here takes microseconds; collection of a large store
 /// may take a second.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Directories of a store, in the order they are made.
-const DIRECTORIES: [&str; 7] = ["blobs", "ingest", "layers", "containers", "volumes", "cache", "context"];
+const DIRECTORIES: [&str; 8] =
+    ["blobs", "ingest", "layers", "containers", "volumes", "cache", "context", "failed"];
 
 /// Where things are.
 #[derive(Debug)]
@@ -46,6 +47,9 @@ impl Layout {
     }
     pub(crate) fn cache(&self) -> PathBuf {
         self.root.join("cache")
+    }
+    pub(crate) fn failed(&self) -> PathBuf {
+        self.root.join("failed")
     }
     pub(crate) fn database(&self) -> PathBuf {
         self.root.join("state.db")
@@ -174,6 +178,9 @@ fn migrate(connection: &mut Connection) -> Result<()> {
     }
     if version < 3 {
         transaction.execute_batch(TABLES_3)?;
+    }
+    if version < 4 {
+        transaction.execute_batch(TABLES_4)?;
     }
     if version < SCHEMA {
         transaction.pragma_update(None, "user_version", SCHEMA)?;
@@ -341,6 +348,24 @@ CREATE TABLE manifest_lists(
 ) WITHOUT ROWID;
 ";
 
+/// What version 4 adds: what failed steps left, and the layers that they stand on.
+const TABLES_4: &str = "
+CREATE TABLE failed_steps(
+    rowid INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    context TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    description BLOB NOT NULL
+);
+CREATE TABLE failed_layers(
+    failed TEXT NOT NULL REFERENCES failed_steps(id) ON DELETE CASCADE,
+    diff_id TEXT NOT NULL,
+    chain_id TEXT NOT NULL,
+    PRIMARY KEY(failed, diff_id, chain_id)
+) WITHOUT ROWID;
+CREATE INDEX failed_layers_by_diff_id ON failed_layers(diff_id);
+";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -358,7 +383,7 @@ mod tests {
         std::fs::create_dir(root.join("layers").join(layer.hex())).unwrap();
         let database = Connection::open(root.join("state.db")).unwrap();
         database.pragma_update(None, "journal_mode", "WAL").unwrap();
-        for tables in [TABLES_1, TABLES_2].into_iter().take(version.try_into().unwrap()) {
+        for tables in [TABLES_1, TABLES_2, TABLES_3].into_iter().take(version.try_into().unwrap()) {
             database.execute_batch(tables).unwrap();
         }
         database.pragma_update(None, "user_version", version).unwrap();
@@ -370,7 +395,7 @@ mod tests {
         );
         run("INSERT INTO images VALUES(1, ?1, ?1, '', '', 1, 'amd64', 'linux', '')", params![id]);
         run("INSERT INTO image_layers VALUES(?1, 0, ?2, ?3)", params![id, diff_id, diff_id]);
-        run("INSERT INTO names VALUES('name', ?1)", params![id]);
+        run("INSERT INTO names(name, image) VALUES('name', ?1)", params![id]);
         run("INSERT INTO cache VALUES(?1, ?1, ?2, '', 5, 5, x'01')", params![[1u8; 32], diff_id]);
         (DiffId(layer), ImageId(image))
     }
@@ -379,6 +404,7 @@ mod tests {
     fn an_older_database_is_brought_up_by_whoever_is_first() {
         check_brought_up(1);
         check_brought_up(2);
+        check_brought_up(3);
     }
 
     fn check_brought_up(version: i64) {
@@ -410,6 +436,10 @@ mod tests {
         assert_eq!(store.blob_sources(&image.0, "example.test").unwrap(), ["a"]);
         assert_eq!(store.image(&image).unwrap().unwrap().layers, std::slice::from_ref(&diff_id));
         assert_eq!(store.cache_get(&[1; 32]).unwrap().unwrap().diff_id, diff_id);
+        assert!(store.failed_steps().unwrap().is_empty());
+        let ingest = store.ingest().unwrap();
+        let failed = store.keep_failed_step(ingest, "context", b"{}", &[]).unwrap();
+        assert_eq!(store.failed_steps().unwrap()[0].id, failed);
         store.put_build_report(&image, b"report").unwrap();
         assert_eq!(store.build_report(&image).unwrap().unwrap(), b"report");
         // The space of records is given back here too.

@@ -1,7 +1,7 @@
 //! Collection: removes layers and blobs that nothing needs any more, while other processes work.
 //!
 //! What is needed: layers and blobs of images (containers stand on images), layers of build cache records (those of
-//! steps' inputs are such too), the blob a kept layer came from, what a living lease protects, and all that was stored
+//! steps' inputs are such too), those below what failed steps left, the blob a kept layer came from, what a living lease protects, and all that was stored
 //! since the oldest living lease began. Deciding and renaming away happen in one write transaction, so no row can come
 //! to refer to what is being taken; deleting happens after it.
 
@@ -37,6 +37,8 @@ pub struct GcOptions {
     pub cache_mounts: bool,
     /// Downloads that were cut short stay, to be gone on with.
     pub keep_downloads: bool,
+    /// What failed steps left goes too, if nobody looks at it.
+    pub failed_steps: bool,
 }
 
 /// What was freed.
@@ -54,15 +56,22 @@ pub struct Freed {
     pub cache_mounts: u64,
     /// Downloads removed that were cut short.
     pub downloads: u64,
+    /// What failed steps had left, removed.
+    pub failed_steps: u64,
 }
 
 impl Store {
     /// Removes what nothing needs. Other processes may go on; their leases are kept.
     pub fn gc(&self, options: GcOptions) -> Result<Freed> {
         self.sweep()?;
+        // First, and with it what keeps their layers.
+        let (failed_steps, failed_bytes) = match options.failed_steps {
+            true => self.drop_failed_steps(|_| true)?,
+            false => (0, 0),
+        };
         let mut trash = Trash::new(self);
         let result = self.write(|transaction| {
-            let mut freed = Freed::default();
+            let mut freed = Freed { failed_steps, bytes: failed_bytes, ..Freed::default() };
             let stored_before = self.end_dead_leases(transaction)?;
             drop_records(transaction, options, &mut freed)?;
             self.collect_layers(transaction, stored_before, &mut trash, &mut freed)?;
@@ -123,6 +132,7 @@ impl Store {
                     AND (l.chain_id='' OR i.chain_id=l.chain_id))
                 AND NOT EXISTS(SELECT 1 FROM cache AS c WHERE c.diff_id=l.diff_id AND c.chain_id=l.chain_id)
                 AND NOT EXISTS(SELECT 1 FROM step_records AS s WHERE s.diff_id=l.diff_id AND s.chain_id=l.chain_id)
+                AND NOT EXISTS(SELECT 1 FROM failed_layers AS f WHERE f.diff_id=l.diff_id AND f.chain_id=l.chain_id)
                 AND NOT EXISTS(SELECT 1 FROM protections AS p WHERE p.kind='layer' AND p.object=l.directory)",
         )?;
         let unneeded: Vec<(String, u64)> = statement
@@ -173,9 +183,15 @@ impl Store {
         let places = [
             ("layers", self.layout().layers(), "SELECT 1 FROM layers WHERE directory=?1"),
             ("containers", self.layout().containers(), "SELECT 1 FROM containers WHERE id=?1"),
+            ("failed", self.layout().failed(), "SELECT 1 FROM failed_steps WHERE id=?1"),
         ];
         for (kind, path, sql) in places {
-            for entry in std::fs::read_dir(&path).at("readdir", &path)? {
+            let entries = match std::fs::read_dir(&path) {
+                // A store of an older version has not all of them.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                entries => entries.at("readdir", &path)?,
+            };
+            for entry in entries {
                 let name = entry.at("readdir", &path)?.file_name().to_string_lossy().into_owned();
                 let known = connection.prepare_cached(sql)?.query_row([&name], |_| Ok(())).optional()?;
                 if known.is_none() {

@@ -70,37 +70,73 @@ impl Store {
     /// Makes an image, its names and build cache records visible in one step, after a look that all its layers
     /// and blobs are stored. Answers the images that the names led to before.
     pub fn commit_image(&self, record: &ImageRecord, with: &ImageCommit<'_>) -> Result<Vec<Option<ImageId>>> {
-        let config: Digest = codec::parse(&record.id.to_string(), "digest")?;
-        let chains = mica_oci::chain_ids(&record.layers);
+        self.commit_images(std::slice::from_ref(record), with)
+    }
+
+    /// As [`Store::commit_image`] for the images of several platforms: the names lead to the first, and with a target have
+    /// the others beside it (see [`Store::images_of`]).
+    pub fn commit_images(
+        &self,
+        records: &[ImageRecord],
+        with: &ImageCommit<'_>,
+    ) -> Result<Vec<Option<ImageId>>> {
         self.write(|transaction| {
-            // Inside, because collection may be running: it holds this same lock while it decides.
-            for blob in with.blobs.iter().chain([&config, &record.manifest]) {
-                if !self.has_blob(blob)? {
-                    return Err(StoreError::BlobMissing(blob.clone()));
+            for record in records {
+                let config: Digest = codec::parse(&record.id.to_string(), "digest")?;
+                let chains = mica_oci::chain_ids(&record.layers);
+                // Inside, because collection may be running: it holds this same lock while it decides.
+                for blob in with.blobs.iter().chain([&config, &record.manifest]) {
+                    if !self.has_blob(blob)? {
+                        return Err(StoreError::BlobMissing(blob.clone()));
+                    }
                 }
-            }
-            for (diff_id, chain_id) in record.layers.iter().zip(&chains) {
-                if !layer::exists(transaction, diff_id, Some(chain_id))? {
-                    return Err(StoreError::LayerMissing(diff_id.clone()));
+                for (diff_id, chain_id) in record.layers.iter().zip(&chains) {
+                    if !layer::exists(transaction, diff_id, Some(chain_id))? {
+                        return Err(StoreError::LayerMissing(diff_id.clone()));
+                    }
                 }
-            }
-            mica_sys::fail_point!("store.image.insert")?;
-            insert(transaction, record, &chains)?;
-            for blob in with.blobs {
-                transaction
-                    .prepare_cached("INSERT OR IGNORE INTO image_blobs(image, digest) VALUES(?1, ?2)")?
-                    .execute([record.id.to_string(), blob.to_string()])?;
+                mica_sys::fail_point!("store.image.insert")?;
+                insert(transaction, record, &chains)?;
+                for blob in with.blobs {
+                    transaction
+                        .prepare_cached("INSERT OR IGNORE INTO image_blobs(image, digest) VALUES(?1, ?2)")?
+                        .execute([record.id.to_string(), blob.to_string()])?;
+                }
             }
             mica_sys::fail_point!("store.image.names")?;
             let mut previous = Vec::new();
             for name in with.names {
-                previous.push(name::set(transaction, name, &record.id, with.target)?);
+                let mut before = None;
+                // The last one set is the one that a name leads to.
+                for (position, record) in records.iter().rev().enumerate() {
+                    let led_to = name::set(transaction, name, &record.id, with.target)?;
+                    if position == 0 {
+                        before = led_to;
+                    }
+                }
+                previous.push(before);
             }
             for (key, record) in with.cache {
                 build_cache::insert(transaction, key, record)?;
             }
             mica_sys::fail_point!("store.image.commit")?;
             Ok(previous)
+        })
+    }
+
+    /// Images that need a blob besides their own documents and layers, as they need the index that they are of.
+    pub fn images_with_blob(&self, digest: &Digest) -> Result<Vec<ImageId>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT b.image FROM image_blobs AS b JOIN images AS i ON i.id=b.image
+                 WHERE b.digest=?1 ORDER BY i.sequence",
+            )?;
+            let mut rows = statement.query([digest.to_string()])?;
+            let mut images = Vec::new();
+            while let Some(row) = rows.next()? {
+                images.push(codec::parse(row.get_ref(0)?.as_str().unwrap_or(""), "image ID")?);
+            }
+            Ok(images)
         })
     }
 

@@ -5,6 +5,7 @@
 //! | `layer-<random>/` | a layer being made: `tree/` and `index` | removed |
 //! | `blob-<random>` | a blob being written | removed |
 //! | `download-<alg>-<hex>` | a blob being downloaded | kept for the next try: removed by collection, or after a week |
+//! | `cache-<random>/` | a RUN cache mount being filled | removed |
 //! | `container-<random>/` | a container directory being filled | removed |
 //! | `lease-<random>` | a lease | ended |
 //! | `trash-<random>/` | what is being removed | put back if the database still wants it, else removed |

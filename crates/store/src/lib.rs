@@ -12,7 +12,8 @@
 //! ingest/download-<alg>-<hex> a blob on its way in from a registry, kept to be gone on with (see `download`)
 //! layers/<hex of diff ID>/    tree/ and index; `chain-<hex of chain ID>/` for a layer that depends on its parents
 //! containers/<id>/            config.json, lock, and what the runtime puts there
-//! volumes/<name>/_data        cache/<hex>/  RUN cache mounts        context/  stat caches
+//! volumes/<name>/_data        cache/<hex>/  RUN cache mounts        context/  stat caches, ETags
+//! failed/<id>/                tree/: what a failed step wrote, for `mica debug` (see `failed`)
 //! state.db                    SQLite in WAL mode: all that refers to the above (tables in `format`)
 //! reserve                     space given up when a full disk is to be freed
 //! ```
@@ -22,7 +23,10 @@
 //! visible and not yet deleted. Of the build cache there are two kinds of records, and both keep their layer until
 //! they are pruned: from the key of a step with all below it to its layer (`build_cache`), and from the key of a step
 //! alone to its newest layers, each with the values it used (`step_record`). What is known of registries (`remote`) only
-//! saves work.
+//! saves work. A *failed step* is what the last step of a build left that failed, with a description of the build's.
+//!
+//! A version of the tables (in `format`) only ever adds; an older mica refuses newer tables. The directory layout is still of version
+//! 1: `failed/` is made where it is missing.
 //!
 //! Invariants:
 //! 1. Nothing is visible before it is whole: files are renamed into place first, then one transaction makes the
@@ -58,6 +62,7 @@ mod codec;
 mod container;
 mod download;
 mod error;
+mod failed;
 mod format;
 mod gc;
 mod image;
@@ -82,6 +87,7 @@ pub use build_cache::{CacheKey, CacheRecord};
 pub use container::{Container, ContainerRecord, ContainerState, Starting, random_container_id};
 pub use download::{Download, PartialBlob};
 pub use error::{Result, StoreError};
+pub use failed::{FAILED_DESCRIPTION_BYTES_MAX, FAILED_STEPS_MAX, FailedStep};
 pub use gc::{Freed, GcOptions};
 pub use image::{ImageCommit, ImageRecord, ImageSummary};
 pub use ingest::Ingest;

@@ -88,6 +88,23 @@ impl Store {
         })
     }
 
+    /// Lets a name lead to another of its images; `false` if that one is not among them.
+    pub fn lead_name_to(&self, name: &str, id: &ImageId) -> Result<bool> {
+        self.write(|transaction| {
+            let images = images_of(transaction, name)?;
+            let Some(first) = images.first().filter(|_| images.contains(id)) else { return Ok(false) };
+            if first != id {
+                transaction
+                    .prepare_cached("UPDATE names SET image=?2 WHERE name=?1")?
+                    .execute([name, &id.to_string()])?;
+                transaction
+                    .prepare_cached("UPDATE name_images SET image=?3 WHERE name=?1 AND image=?2")?
+                    .execute([name, &id.to_string(), &first.to_string()])?;
+            }
+            Ok(true)
+        })
+    }
+
     /// Takes one image from a name: where it was the one the name led to, the name leads to the next. The last one is not
     /// taken: `false`, and so if the name does not have it.
     pub fn remove_image_of(&self, name: &str, id: &ImageId) -> Result<bool> {

@@ -168,6 +168,17 @@ impl Store {
         })
     }
 
+    /// The name of the form in which a layer has that digest, with its size.
+    pub fn form_of_compressed(&self, diff_id: &DiffId, digest: &Digest) -> Result<Option<(String, u64)>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT form, size_bytes FROM compressed_forms WHERE diff_id=?1 AND digest=?2 ORDER BY form LIMIT 1",
+            )?;
+            let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get::<_, Count>(1)?.0));
+            Ok(statement.query_row([diff_id.to_string(), digest.to_string()], row).optional()?)
+        })
+    }
+
     /// The layer whose compressed form has that digest.
     pub fn layer_of_compressed(&self, digest: &Digest) -> Result<Option<DiffId>> {
         self.read(|connection| {

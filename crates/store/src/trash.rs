@@ -102,6 +102,7 @@ fn is_wanted(connection: &Connection, name: &str) -> Result<bool> {
     let sql = match parts.first() {
         Some(&"layers") => "SELECT 1 FROM layers WHERE directory=?1",
         Some(&"containers") => "SELECT 1 FROM containers WHERE id=?1",
+        Some(&"failed") => "SELECT 1 FROM failed_steps WHERE id=?1",
         Some(&"blobs") => crate::blob::NEEDED,
         _ => return Ok(false),
     };

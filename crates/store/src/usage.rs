@@ -32,8 +32,8 @@ pub struct Usage {
     pub containers: UsageOf,
     /// Volumes. In use if a container names it.
     pub volumes: UsageOf,
-    /// Build cache: layers that only records need (or nothing), the inputs that records of steps keep, and RUN cache
-    /// mounts. Counts records.
+    /// Build cache: layers that only records need (or nothing), the inputs that records of steps keep, RUN cache
+    /// mounts, and what failed steps left. Counts records.
     pub cache: UsageOf,
     /// Of the images' bytes, those of blobs.
     pub blobs_size_bytes: u64,
@@ -87,6 +87,10 @@ impl Store {
         let directory = own_size_bytes(&self.layout().cache());
         usage.own_size_bytes += directory;
         usage.cache.size_bytes += mounts.saturating_sub(directory);
+        let failed = tree_size_bytes(&self.layout().failed())?;
+        let directory = own_size_bytes(&self.layout().failed());
+        usage.own_size_bytes += directory;
+        usage.cache.size_bytes += failed.saturating_sub(directory);
         let mut database = 0;
         for name in ["state.db", "state.db-wal", "state.db-shm"] {
             database += tree_size_bytes(&self.root().join(name))?;

@@ -1,11 +1,13 @@
 //! Volumes and the directories of RUN cache mounts: trees that outlive what uses them.
 
 use crate::error::{Result, StoreError};
+use crate::ingest::Ingest;
 use crate::store::Store;
 use crate::trash::Trash;
 use mica_oci::Digest;
 use mica_sys::error::{Error, ErrorAt};
 use mica_sys::lock::{Lock, Sharing};
+use rustix::io::Errno;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -28,7 +30,7 @@ pub struct Volume {
 pub enum CacheMountSharing {
     /// Any number of steps at once.
     Shared,
-    /// One step; others wait.
+    /// One step; others have to wait.
     Locked,
     /// One step; others get another directory.
     Private,
@@ -105,40 +107,106 @@ impl Store {
         trash.end(result.map(|_| ()))
     }
 
-    /// The directory of the RUN cache mount `id` (any text), made with `mode` if it is new.
-    pub fn cache_mount(&self, id: &str, sharing: CacheMountSharing, mode: u32) -> Result<CacheMount> {
+    /// The directory of the RUN cache mount `id` (any text); `None` while somebody else has it who does not share it.
+    ///
+    /// One that is not there yet is made by `begin`: it is given an empty directory to make another one in, whose place it
+    /// answers, and which is seen by others when it is whole.
+    pub fn try_cache_mount<E: From<StoreError>>(
+        &self,
+        id: &str,
+        sharing: CacheMountSharing,
+        begin: &dyn Fn(&Path) -> std::result::Result<PathBuf, E>,
+    ) -> std::result::Result<Option<CacheMount>, E> {
         // The id is the user's and may hold anything: its digest names the directory.
         let name = Digest::sha256(id.as_bytes()).hex().to_owned();
-        let open = |name: &str| -> Result<PathBuf> {
-            let path = self.layout().cache().join(name);
-            make_directory(&path, mode)?;
-            Ok(path)
-        };
-        // Collection may take a directory between its making and its locking.
-        for _ in 0..100 {
-            let path = open(&name)?;
-            let lock = match sharing {
-                CacheMountSharing::Shared => Lock::directory(&path, Sharing::Shared),
-                CacheMountSharing::Locked => Lock::directory(&path, Sharing::Exclusive),
-                CacheMountSharing::Private => return self.private_mount(&name, open),
-            };
-            match lock {
-                Ok(lock) => return Ok(CacheMount { path, _lock: lock }),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error.into()),
+        match sharing {
+            CacheMountSharing::Shared => self.lock_cache(&name, Sharing::Shared, begin),
+            CacheMountSharing::Locked => self.lock_cache(&name, Sharing::Exclusive, begin),
+            CacheMountSharing::Private => {
+                for position in 0..PRIVATE_COUNT_MAX {
+                    let other = format!("{name}-{position}");
+                    let name = if position == 0 { &name } else { &other };
+                    if let Some(mount) = self.lock_cache(name, Sharing::Exclusive, begin)? {
+                        return Ok(Some(mount));
+                    }
+                }
+                Ok(None)
             }
         }
-        Err(Error::new("flock", self.layout().cache().join(name), rustix::io::Errno::AGAIN).into())
     }
 
-    fn private_mount(&self, name: &str, open: impl Fn(&str) -> Result<PathBuf>) -> Result<CacheMount> {
-        for position in 0..PRIVATE_COUNT_MAX {
-            let path = if position == 0 { open(name)? } else { open(&format!("{name}-{position}"))? };
-            if let Some(lock) = Lock::try_directory(&path, Sharing::Exclusive)? {
-                return Ok(CacheMount { path, _lock: lock });
+    /// The directory of the RUN cache mount `id` as it is, to be read; `None` if it is not there, or a step has it for itself.
+    pub fn existing_cache_mount(&self, id: &str) -> Result<Option<CacheMount>> {
+        let path = self.cache_mount_path(id);
+        let lock = Lock::try_directory(&path, Sharing::Shared)?;
+        Ok(lock.map(|lock| CacheMount { path, _lock: lock }))
+    }
+
+    /// Whether the RUN cache mount `id` has nothing in it, or was never used.
+    pub fn is_cache_mount_empty(&self, id: &str) -> Result<bool> {
+        let path = self.cache_mount_path(id);
+        match std::fs::read_dir(&path) {
+            Ok(mut entries) => Ok(entries.next().is_none()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(Error::new("readdir", &path, error).into()),
+        }
+    }
+
+    /// Makes the tree of `ingest` the directory of the RUN cache mount `id`, in one step, unless something is in it or a
+    /// step has it; then the tree is thrown away. Whether it was taken.
+    pub fn fill_cache_mount(&self, id: &str, ingest: &Ingest) -> Result<bool> {
+        use rustix::fs::{CWD, RenameFlags, rename, renameat_with};
+        let (tree, path) = (ingest.tree(), self.cache_mount_path(id));
+        mica_sys::fail_point!("store.cache_mount.fill")?;
+        let renamed = match Lock::try_directory(&path, Sharing::Exclusive)? {
+            // The kernel replaces a directory that is empty, and no other. Who waits for the lock looks again.
+            Some(_lock) => rename(&tree, &path),
+            // Held, or not there.
+            None => renameat_with(CWD, &tree, CWD, &path, RenameFlags::NOREPLACE),
+        };
+        match renamed {
+            Ok(()) => Ok(true),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+            Err(error) => Err(Error::new("rename", &path, error).into()),
+        }
+    }
+
+    /// The id is the user's and may hold anything: its digest names the directory.
+    fn cache_mount_path(&self, id: &str) -> PathBuf {
+        self.layout().cache().join(Digest::sha256(id.as_bytes()).hex())
+    }
+
+    fn lock_cache<E: From<StoreError>>(
+        &self,
+        name: &str,
+        sharing: Sharing,
+        begin: &dyn Fn(&Path) -> std::result::Result<PathBuf, E>,
+    ) -> std::result::Result<Option<CacheMount>, E> {
+        let path = self.layout().cache().join(name);
+        // Collection may take a directory between its making and its locking.
+        for _ in 0..100 {
+            if !path.is_dir() {
+                let ingest = self.locked_directory("cache")?;
+                put_in_place(&begin(ingest.path())?, &path)?;
+            }
+            match Lock::try_directory(&path, sharing) {
+                Ok(Some(lock)) => return Ok(Some(CacheMount { path, _lock: lock })),
+                Ok(None) => return Ok(None),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(StoreError::from(error).into()),
             }
         }
-        Err(Error::new("flock", self.layout().cache().join(name), rustix::io::Errno::AGAIN).into())
+        Err(StoreError::from(Error::new("flock", path, rustix::io::Errno::AGAIN)).into())
+    }
+}
+
+/// Somebody else may have been faster: then theirs is the one.
+fn put_in_place(made: &Path, place: &Path) -> Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    mica_sys::fail_point!("store.cache_mount.rename")?;
+    match renameat_with(CWD, made, CWD, place, RenameFlags::NOREPLACE) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(error) => Err(Error::new("renameat2", place, error).into()),
     }
 }
 

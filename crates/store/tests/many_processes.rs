@@ -138,10 +138,21 @@ fn story(root: &Path) -> Result<()> {
     commit_layer(&store, &damaged)?;
     store.put_step_record(&step_record([1; 32], "damaged"), b"z")?;
     store.forget_layer(&damaged.diff_id, None)?;
+    for context in ["one", "two", "one"] {
+        let ingest = store.ingest()?;
+        store.keep_failed_step(ingest, context, b"{}", &[(image.layers[0].clone(), None)])?;
+    }
+    store.forget_failed_steps("two")?;
+    let begin = |directory: &Path| -> Result<_> {
+        let path = directory.join("begun");
+        std::fs::create_dir(&path).unwrap();
+        Ok(path)
+    };
+    drop(store.try_cache_mount("id", CacheMountSharing::Locked, &begin)?);
     store.make_durable()?;
     store.remove_container(&record.id)?;
     store.remove_image(&image.id)?;
-    store.gc(GcOptions::default())?;
+    store.gc(GcOptions { failed_steps: true, cache_mounts: true, ..GcOptions::default() })?;
     Ok(())
 }
 
@@ -190,7 +201,13 @@ fn every_fail_point(action: &str, expect: impl Fn(std::process::ExitStatus) -> b
         let before = usize::from(position > 2);
         assert_eq!(store.images().unwrap().len(), before, "{action} {position}");
         assert_eq!(std::fs::read_dir(root.join("layers")).unwrap().count(), before, "{action} {position}");
-        assert_eq!(std::fs::read_dir(root.join("containers")).unwrap().count(), 0, "{action} {position}");
+        for empty in ["containers", "failed", "cache"] {
+            assert_eq!(
+                std::fs::read_dir(root.join(empty)).unwrap().count(),
+                0,
+                "{action} {position}: {empty}"
+            );
+        }
     }
     assert!(reached_end, "the story has fewer than 200 fail points");
 }

@@ -22,6 +22,10 @@ enum Do {
     RemoveImage(&'static str),
     /// Whether it went.
     RemoveUnnamed(&'static str, bool),
+    /// Leads `n` to one of its images; whether it is one.
+    Lead(&'static str, bool),
+    /// Commits several images under `n`, with a target.
+    BuildAll(&'static [&'static str], &'static str),
     /// From `n`; whether it was taken.
     RemoveImageOf(&'static str, bool),
 }
@@ -77,6 +81,17 @@ fn the_contract_of_names() {
     check("one taken", &[Pull("a", "1"), Pull("b", "1"), RemoveImageOf("b", true)], "a 1", "");
     check("the other taken", &[Pull("a", "1"), Pull("b", "1"), RemoveImageOf("a", true)], "b 1", "");
     check("not the last", &[Pull("a", "1"), RemoveImageOf("a", false)], "a 1", "");
+    check("the one before", &[Pull("a", "1"), Pull("b", "1"), Lead("a", true)], "a b 1", "");
+    check("the same one", &[Pull("a", "1"), Pull("b", "1"), Lead("b", true)], "b a 1", "");
+    check("to what it has not", &[Pull("a", "1"), Pull("b", "1"), Lead("c", false)], "b a 1", "");
+    check("of nothing", &[Lead("a", false)], "", "");
+    let led_and_pulled = [Pull("a", "1"), Pull("b", "1"), Lead("a", true), Pull("c", "1")];
+    check("led and pulled", &led_and_pulled, "c a b 1", "");
+    check("several built", &[BuildAll(&["b", "a", "c"], "1")], "b a c 1", "");
+    check("several built again", &[BuildAll(&["b", "a"], "1"), BuildAll(&["b", "a"], "1")], "b a 1", "");
+    check("others built", &[BuildAll(&["b", "a"], "1"), BuildAll(&["c", "a"], "2")], "c a 2", "");
+    check("one built over several", &[BuildAll(&["b", "a"], "1"), Build("a")], "a", "");
+    check("several built over one", &[Build("a"), BuildAll(&["b", "c"], "2")], "b c 2", "");
     check("not what it has not", &[Pull("a", "1"), Pull("b", "1"), RemoveImageOf("c", false)], "b a 1", "");
 }
 
@@ -113,6 +128,16 @@ fn check(name: &str, actions: &[Do], expect_n: &str, expect_m: &str) {
             }
             Do::RemoveUnnamed(image, is_gone) => {
                 assert_eq!(store.remove_unnamed_image(&record(image).id).unwrap(), *is_gone, "{name}");
+            }
+            Do::Lead(image, is_its) => {
+                assert_eq!(store.lead_name_to("n", &record(image).id).unwrap(), *is_its, "{name}");
+            }
+            Do::BuildAll(images, target) => {
+                let target = digest(target);
+                let with = ImageCommit { names: &["n"], target: Some(&target), ..ImageCommit::default() };
+                let records: Vec<_> = images.iter().map(|image| record(image).clone()).collect();
+                let before = store.name("n").unwrap();
+                assert_eq!(store.commit_images(&records, &with).unwrap(), [before], "{name}");
             }
             Do::RemoveImageOf(image, taken) => {
                 assert_eq!(store.remove_image_of("n", &record(image).id).unwrap(), *taken, "{name}");

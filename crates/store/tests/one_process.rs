@@ -368,10 +368,27 @@ fn volumes_and_cache_mounts() {
     store.remove_volume("data").unwrap();
     assert!(matches!(store.remove_volume("data"), Err(StoreError::VolumeMissing(_))));
 
-    let open = |sharing| store.cache_mount("/root/../.cache", sharing, 0o755).unwrap();
+    let begin = |directory: &std::path::Path| -> Result<_> {
+        let path = directory.join("begun");
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("first"), b"").unwrap();
+        Ok(path)
+    };
+    let try_open = |sharing| store.try_cache_mount("/root/../.cache", sharing, &begin).unwrap();
+    let open = |sharing| try_open(sharing).unwrap();
     let (a, b) = (open(CacheMountSharing::Shared), open(CacheMountSharing::Shared));
     assert_eq!(a.path(), b.path());
-    assert_ne!(a.path(), open(CacheMountSharing::Private).path());
+    assert!(a.path().join("first").exists());
+    assert!(try_open(CacheMountSharing::Locked).is_none());
+    let private = open(CacheMountSharing::Private);
+    assert_ne!(a.path(), private.path());
+    assert!(private.path().join("first").exists());
+    drop(private);
+    let failing = |_: &std::path::Path| -> Result<_> {
+        Err(StoreError::InvalidName { what: "test", value: String::new() })
+    };
+    assert!(store.try_cache_mount("other", CacheMountSharing::Shared, &failing).is_err());
+    assert_eq!(std::fs::read_dir(store.root().join("ingest")).unwrap().count(), 0);
     std::fs::write(a.path().join("file"), vec![1; 5000]).unwrap();
     let options = GcOptions { cache_mounts: true, ..Default::default() };
     assert_eq!(store.gc(options).unwrap().cache_mounts, 1, "the one in use stays");
@@ -458,4 +475,48 @@ fn root_removal_does_not_enter_a_mount() {
     assert_eq!(swept.unwrap(), Swept { failed: 1, ..Swept::default() });
     assert_eq!(store.sweep().unwrap(), Swept { removals: 1, ..Swept::default() });
     check_store(store.root());
+}
+
+#[test]
+fn failed_steps_are_few_and_keep_what_they_stand_on() {
+    let (_dir, store) = open();
+    let below = commit_layer(&store, &layer_record("below")).unwrap().record.diff_id;
+    let keep = |context: &str| {
+        let ingest = store.ingest().unwrap();
+        std::fs::write(ingest.tree().join("left"), context).unwrap();
+        store.keep_failed_step(ingest, context, context.as_bytes(), &[(below.clone(), None)]).unwrap()
+    };
+    let contexts = || {
+        let steps = store.failed_steps().unwrap();
+        steps.iter().map(|step| step.context.clone()).collect::<Vec<_>>().join(" ")
+    };
+    keep("a");
+    let newer = keep("a");
+    assert_eq!(contexts(), "a");
+    let step = store.failed_steps().unwrap().remove(0);
+    assert_eq!((step.id, step.description), (newer, b"a".to_vec()));
+    for context in ["b", "c", "d", "e"] {
+        keep(context);
+    }
+    assert_eq!(contexts(), "e d c b");
+    store.forget_failed_steps("d").unwrap();
+    store.forget_failed_steps("x").unwrap();
+    assert_eq!(contexts(), "e c b");
+    assert_eq!(store.gc(GcOptions::default()).unwrap().layers, 0, "they stand on it");
+    // Somebody looks at one.
+    let step = store.failed_steps().unwrap().remove(1);
+    assert_eq!(std::fs::read_to_string(step.tree().join("left")).unwrap(), "c");
+    let held = step.hold().unwrap().unwrap();
+    let all = GcOptions { failed_steps: true, ..GcOptions::default() };
+    let freed = store.gc(all).unwrap();
+    assert_eq!((freed.failed_steps, freed.layers), (2, 0));
+    assert_eq!(contexts(), "c");
+    drop(held);
+    let freed = store.gc(all).unwrap();
+    assert_eq!((freed.failed_steps, freed.layers), (1, 1));
+    assert!(step.hold().unwrap().is_none());
+    let too_long = vec![0; FAILED_DESCRIPTION_BYTES_MAX + 1];
+    let refused = store.keep_failed_step(store.ingest().unwrap(), "a", &too_long, &[]);
+    assert!(matches!(refused, Err(StoreError::RecordTooLarge { .. })));
+    assert_eq!(std::fs::read_dir(store.root().join("ingest")).unwrap().count(), 0);
 }

@@ -9,8 +9,13 @@ use mica_store::*;
 use std::time::Duration;
 
 const HOUR: Option<Duration> = Some(Duration::from_secs(3600));
-const ALL: GcOptions =
-    GcOptions { keep_cache: false, cache_unused_for: None, cache_mounts: false, keep_downloads: false };
+const ALL: GcOptions = GcOptions {
+    keep_cache: false,
+    cache_unused_for: None,
+    cache_mounts: false,
+    keep_downloads: false,
+    failed_steps: false,
+};
 
 fn open() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
