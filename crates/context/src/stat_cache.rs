@@ -56,7 +56,11 @@ pub(crate) struct StatCache {
 impl StatCache {
     /// Reads the cache; an absent or damaged one is empty.
     pub fn read(path: &Path) -> Self {
-        let Ok(bytes) = std::fs::read(path) else { return Self::default() };
+        std::fs::read(path).map(Self::decode).unwrap_or_default()
+    }
+
+    /// The cache in these bytes.
+    fn decode(bytes: Vec<u8>) -> Self {
         let Some(body) = bytes.len().checked_sub(32) else { return Self::default() };
         if !bytes.starts_with(MAGIC) || blake3::hash(&bytes[..body]).as_bytes() != &bytes[body..] {
             return Self::default();
@@ -106,6 +110,17 @@ impl StatCache {
         }
         self.position = at;
     }
+}
+
+/// The paths that a stat cache in these bytes speaks of, with their digests; none where the bytes are damaged.
+pub fn stat_cache_entries(bytes: Vec<u8>) -> Vec<(Vec<u8>, [u8; 32])> {
+    let mut cache = StatCache::decode(bytes);
+    let mut entries = Vec::new();
+    while let Some((path, known)) = cache.current.clone() {
+        entries.push((path, known.content));
+        cache.advance();
+    }
+    entries
 }
 
 /// Builds the bytes of a cache; paths must come in index order.
