@@ -44,6 +44,7 @@ mod served;
 #[cfg(test)]
 mod served_tests;
 mod session;
+mod two_runs;
 mod value;
 mod verify;
 mod view;
@@ -56,6 +57,7 @@ pub use probe::probe;
 pub use record::{Attributes, ListedKind, Listing, Record, TreeUse, Use, Value};
 pub use served::Files;
 pub use session::{Observed, ServeOptions, Served, serve};
+pub use two_runs::{UsedDifferently, compare_uses};
 pub use value::{Contents, NoContents};
 pub use verify::{changed_paths, verify};
 pub use watched::Watched;

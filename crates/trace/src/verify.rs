@@ -116,7 +116,7 @@ fn change(
 }
 
 /// How two values differ, contents of files aside.
-fn compare(old: &Value, new: &Value) -> Option<Change> {
+pub(crate) fn compare(old: &Value, new: &Value) -> Option<Change> {
     match (old, new) {
         (Value::Absent, Value::Absent) => None,
         (Value::Absent, _) => Some(Change::Appeared),
