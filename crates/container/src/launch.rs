@@ -286,7 +286,7 @@ impl Context<'_> {
                     }
                 }
                 MountSource::Tmpfs { size_bytes, mode } => {
-                    Mount::Tmpfs { target, size_bytes: *size_bytes, mode: *mode }
+                    Mount::Tmpfs { target, size_bytes: *size_bytes, mode: *mode, executable: false }
                 }
             });
         }

@@ -60,6 +60,7 @@ mod pump;
 mod settings;
 mod stop;
 mod supervised;
+pub mod terminal;
 mod volume_mount;
 
 pub use client::{AttachOptions, Attached};
@@ -69,11 +70,11 @@ pub use create::{
 pub use error::{ContainerError, Result};
 pub use exec::{ExecOptions, exec};
 pub use launch::{Context, read_created_mount_points};
-pub use limit::parse_signal;
+pub use limit::{parse_cpu_millis, parse_signal, parse_size_bytes, parse_ulimit};
 pub use log::{LogEntry, log_path};
 pub use monitor::{attach, monitor_main_if_requested, run_in_background, run_in_foreground};
 pub use process::parse_variable_file;
 pub use settings::{RunOptions, Settings, read_bound_ports};
 pub use stop::{end_now, kill, remove, stop, wait};
 pub use supervised::{Supervised, supervise};
-pub use volume_mount::{MountSource, VolumeMount};
+pub use volume_mount::{MountSource, VolumeMount, parse_mount, parse_tmpfs, parse_volume};

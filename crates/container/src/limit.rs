@@ -8,11 +8,13 @@ fn wrong(what: &'static str, value: &str, reason: &str) -> ContainerError {
     ContainerError::OptionInvalid { what, value: value.to_owned(), reason: reason.to_owned() }
 }
 
-/// `512`, `64m`, `1.5G`, `2gib`: units are powers of 1024.
+/// `512`, `64m`, `1.5G`, `2 gib`: units are powers of 1024, and the rest is as docker reads sizes.
 pub fn parse_size_bytes(text: &str) -> Result<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit.trim_start().to_ascii_lowercase().as_str() {
+    let not_a_number = || wrong("size", text, "not a number");
+    let is_number = |c: char| c.is_ascii_digit() || matches!(c, '.' | ' ');
+    let last = text.rfind(is_number).ok_or_else(not_a_number)?;
+    let (number, unit) = text.split_at(last + 1);
+    let shift = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 0,
         "k" | "kb" | "kib" => 10,
         "m" | "mb" | "mib" => 20,
@@ -21,7 +23,8 @@ pub fn parse_size_bytes(text: &str) -> Result<u64> {
         "p" | "pb" | "pib" => 50,
         _ => return Err(wrong("size", text, "unknown unit")),
     };
-    let number: f64 = number.parse().map_err(|_| wrong("size", text, "not a number"))?;
+    let number = number.strip_suffix(' ').unwrap_or(number).replace('_', "");
+    let number: f64 = number.parse().map_err(|_| not_a_number())?;
     let bytes = number * (1u64 << shift) as f64;
     if !(0.0..9.0e18).contains(&bytes) {
         return Err(wrong("size", text, "out of range"));
@@ -42,13 +45,39 @@ pub fn parse_cpu_millis(text: &str) -> Result<u64> {
     Ok(millis as u64)
 }
 
+/// Limits of processes, setrlimit(2).
+const ULIMITS: &[&str] = &[
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+];
+
 /// `nofile=1024` or `nofile=1024:2048`; `-1` is unlimited.
 pub fn parse_ulimit(text: &str) -> Result<Rlimit> {
     let (name, values) = text.split_once('=').ok_or_else(|| wrong("ulimit", text, "no `=`"))?;
+    if !ULIMITS.contains(&name) {
+        return Err(wrong("ulimit", text, "no such limit"));
+    }
     let (soft, hard) = values.split_once(':').unwrap_or((values, values));
     let parse = |value: &str| match value {
         "-1" | "unlimited" => Ok(None),
-        _ => value.parse::<u64>().map(Some).map_err(|_| wrong("ulimit", text, "not a number")),
+        // As docker has it: numbers that a signed one holds.
+        _ => match value.parse::<i64>().map(u64::try_from) {
+            Ok(Ok(number)) => Ok(Some(number)),
+            _ => Err(wrong("ulimit", text, "not a number")),
+        },
     };
     let (soft, hard) = (parse(soft)?, parse(hard)?);
     if soft.unwrap_or(u64::MAX) > hard.unwrap_or(u64::MAX) {
@@ -108,6 +137,27 @@ mod tests {
         }
     }
 
+    /// A file of the corpus; told when it is not there.
+    fn corpus(path: &str) -> Option<Vec<u8>> {
+        let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/corpus");
+        let root = std::env::var("MICA_CORPUS").unwrap_or_else(|_| beside.to_owned());
+        let found = std::fs::read(format!("{root}/{path}")).ok();
+        if found.is_none() {
+            println!("skipped: corpus is absent");
+        }
+        found
+    }
+
+    #[test]
+    fn sizes_of_the_corpus() {
+        let Some(text) = corpus("vectors/size-strings.json") else { return };
+        let vectors: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        for case in vectors["cases"].as_array().unwrap() {
+            let text = case["in"].as_str().unwrap();
+            assert_eq!(parse_size_bytes(text).ok(), case["ram_in_bytes"].as_u64(), "{text:?}");
+        }
+    }
+
     #[test]
     fn ulimits_parse() {
         let check = |text: &str, expect: Option<(Option<u64>, Option<u64>)>| {
@@ -119,6 +169,22 @@ mod tests {
         check("core=5:-1", Some((Some(5), None)));
         for text in ["nofile", "nofile=3:2", "nofile=-1:5", "nofile=x"] {
             check(text, None);
+        }
+    }
+
+    /// docker's own parser on the same texts.
+    #[test]
+    fn ulimits_are_read_as_docker_reads_them() {
+        let Some(text) = corpus("vectors/ulimits.json") else { return };
+        let vectors: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        for case in vectors["cases"].as_array().unwrap() {
+            let parsed = parse_ulimit(case["in"].as_str().unwrap()).ok();
+            let number = |limit: Option<u64>| limit.map_or(-1, |limit| limit as i64);
+            let found = parsed.map(|limit| (limit.name, number(limit.soft), number(limit.hard)));
+            let expect = case["name"].as_str().map(|name| {
+                (name.to_owned(), case["soft"].as_i64().unwrap(), case["hard"].as_i64().unwrap())
+            });
+            assert_eq!(found, expect, "{case}");
         }
     }
 

@@ -424,6 +424,7 @@ fn cgroup(id: &str, options: &RunOptions) -> Result<Option<CgroupSpec>> {
             .map(limit::parse_cpu_millis)
             .transpose()?
             .filter(|millis| *millis > 0),
+        ..CgroupSpec::default()
     };
     let is_limited = cgroup.memory_bytes.is_some()
         || cgroup.memory_swap_bytes.is_some()

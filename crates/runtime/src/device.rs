@@ -39,6 +39,20 @@ pub(crate) struct Dev {
 impl Dev {
     /// A mount of a file with this content.
     pub fn hidden_file(&self, name: &str, content: &[u8], mode: u32) -> Result<OwnedFd> {
+        self.write_hidden(name, content, mode)?;
+        mount::clone_tree(&self.below_pts, name, false)
+    }
+
+    /// The same with an owner, and permissions that no umask changes.
+    pub fn secret_file(&self, name: &str, content: &[u8], mode: u32, owner: (u32, u32)) -> Result<OwnedFd> {
+        let file = self.write_hidden(name, content, 0o600)?;
+        let (uid, gid) = (rustix::fs::Uid::from_raw(owner.0), rustix::fs::Gid::from_raw(owner.1));
+        rustix::fs::fchown(&file, Some(uid), Some(gid)).at("fchown", "secret")?;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).at("fchmod", "secret")?;
+        mount::clone_tree(&self.below_pts, name, false)
+    }
+
+    fn write_hidden(&self, name: &str, content: &[u8], mode: u32) -> Result<OwnedFd> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file =
             rustix::fs::openat(&self.below_pts, name, flags, Mode::from_raw_mode(mode)).at("openat", name)?;
@@ -47,7 +61,7 @@ impl Dev {
             let written = rustix::io::retry_on_intr(|| rustix::io::write(&file, rest)).at("write", name)?;
             rest = rest.get(written..).unwrap_or_default();
         }
-        mount::clone_tree(&self.below_pts, name, false)
+        Ok(file)
     }
 
     /// A read-only mount of a directory with nothing in it.

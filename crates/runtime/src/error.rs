@@ -129,6 +129,16 @@ impl RuntimeError {
             _ => 125,
         }
     }
+
+    /// Whether what the command needs to begin with is not there, an emulator or a loader: the command itself was found.
+    pub fn is_interpreter_missing(&self) -> bool {
+        matches!(self, Self::CommandRefused { errno, .. } if *errno == libc::ENOENT)
+    }
+
+    /// Whether the kernel does not know how to run the command: a program for another CPU, or a script without `#!`.
+    pub fn is_unknown_format(&self) -> bool {
+        matches!(self, Self::CommandRefused { errno, .. } if *errno == libc::ENOEXEC)
+    }
 }
 
 /// What was being set up when a call failed.

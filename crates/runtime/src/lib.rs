@@ -42,7 +42,8 @@
 //!
 //! Nothing is stored. A `volatile` overlay wants a fresh work directory each time: the kernel marks it.
 //!
-//! Start reading at [`spawn`], then `helper`, `container_init`, `rootfs`, `process_setup`.
+//! Start reading at [`spawn`], then `helper`, `container_init`, `rootfs`, `process_setup`. [`emulation`] tells which programs
+//! of other CPUs the kernel runs.
 //!
 //! Tested by containers of a static busybox as root and as an ordinary user (tests/container, with a `main` of its own),
 //! and by tables for users, capabilities and the filter, which is evaluated as the kernel would.
@@ -52,6 +53,7 @@ mod cgroup;
 mod command_path;
 mod container_init;
 mod device;
+pub mod emulation;
 mod error;
 mod helper;
 mod process_setup;

@@ -131,16 +131,24 @@ fn mount_one(
             Some(tree) => attach_tree(root, tree, target),
             None => Ok(()),
         },
-        Mount::Tmpfs { target, size_bytes, mode } => {
+        Mount::Tmpfs { target, size_bytes, mode, executable } => {
+            let mut attributes = NO_SUID_EXEC_DEV;
+            attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, !executable);
             let mode = format!("{mode:o}");
             let size = size_bytes.map(|size_bytes| size_bytes.to_string());
             let mut options = vec![("mode", mode.as_str())];
             options.extend(size.as_deref().map(|size| ("size", size)));
-            let tmpfs = mount::new_filesystem("tmpfs", &options, NO_SUID_EXEC_DEV)?;
+            let tmpfs = mount::new_filesystem("tmpfs", &options, attributes)?;
             mount::attach(tmpfs, root.place(target, MountPointKind::Directory)?, Path::new(target))
         }
         Mount::File { target, content, mode } => {
             let file = dev.hidden_file(&position.to_string(), content, *mode)?;
+            mount::attach(file, root.place(target, MountPointKind::File)?, Path::new(target))
+        }
+        Mount::Secret { target, content, mode, uid, gid } => {
+            let file = dev.secret_file(&position.to_string(), &content.0, *mode, (*uid, *gid))?;
+            let read_only = NO_SUID_EXEC_DEV | MountAttrFlags::MOUNT_ATTR_RDONLY;
+            mount::set_attributes(&file, read_only, false)?;
             mount::attach(file, root.place(target, MountPointKind::File)?, Path::new(target))
         }
     }

@@ -144,6 +144,8 @@ pub enum Mount {
         size_bytes: Option<u64>,
         /// Permissions of its root.
         mode: u32,
+        /// Whether programs in it can be executed.
+        executable: bool,
     },
     /// A file with the given content; the file of the image below it is not changed.
     File {
@@ -154,6 +156,29 @@ pub enum Mount {
         /// Its permissions.
         mode: u32,
     },
+    /// A file that is in memory only, where nothing can be written.
+    Secret {
+        /// Absolute path in the container.
+        target: String,
+        /// What it contains.
+        content: SecretContent,
+        /// Its permissions.
+        mode: u32,
+        /// Its owner, as the container counts.
+        uid: u32,
+        /// Its group, as the container counts.
+        gid: u32,
+    },
+}
+
+/// Bytes that nothing shows.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretContent(pub Vec<u8>);
+
+impl std::fmt::Debug for SecretContent {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("SecretContent")
+    }
 }
 
 /// Which namespaces the container has of its own; mount is always new.
@@ -228,7 +253,8 @@ pub struct Rlimit {
 }
 
 /// Limits of all processes of the container together.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CgroupSpec {
     /// Name of the cgroup, unique on the host: the container's id.
     pub name: String,
@@ -240,6 +266,14 @@ pub struct CgroupSpec {
     pub pids: Option<u64>,
     /// Processor time in thousandths of a processor.
     pub cpu_millis: Option<u64>,
+    /// Weight beside others, docker's shares: 1024 is that of everybody else.
+    pub cpu_shares: Option<u64>,
+    /// Processors, `0-2,7`.
+    pub cpuset_cpus: Option<String>,
+    /// Nodes of memory, `0`.
+    pub cpuset_mems: Option<String>,
+    /// The cgroup that it is put below, `/a/b`; one of mica's when absent.
+    pub parent: Option<String>,
 }
 
 /// Paths docker masks.

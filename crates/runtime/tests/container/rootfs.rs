@@ -77,6 +77,7 @@ fn root_the_root_can_be_read_only() {
                 target: "/scratch".to_owned(),
                 size_bytes: Some(1 << 20),
                 mode: 0o1777,
+                executable: false,
             });
         },
         "(touch /x) 2>&1; touch /scratch/y && ls /scratch; stat -c %a /scratch; grep -o size=1024k /proc/mounts",
@@ -189,8 +190,8 @@ fn root_created_mount_points_are_reported() {
             content: b"nameserver ::1\n".to_vec(),
             mode: 0o644,
         },
-        Mount::Tmpfs { target: "/a/b/".to_owned(), size_bytes: None, mode: 0o755 },
-        Mount::Tmpfs { target: "/dev/inside".to_owned(), size_bytes: None, mode: 0o755 },
+        Mount::Tmpfs { target: "/a/b/".to_owned(), size_bytes: None, mode: 0o755, executable: false },
+        Mount::Tmpfs { target: "/dev/inside".to_owned(), size_bytes: None, mode: 0o755, executable: false },
     ];
     let (stdio, out, err) = piped();
     let created = mica_runtime::spawn(&spec, stdio).unwrap();

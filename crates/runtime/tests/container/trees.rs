@@ -122,7 +122,12 @@ fn root_a_tree_is_seen_through_the_overlay_only() {
             spec.rootfs = scratch.overlay_of(vec![lower(&scratch, 1, "place-of-rootfs"), image]);
             spec.mounts.push(tree_mount(&scratch, "changes", "", "/tmp", false));
         } else {
-            spec.mounts.push(Mount::Tmpfs { target: "/tmp".to_owned(), size_bytes: None, mode: 0o755 });
+            spec.mounts.push(Mount::Tmpfs {
+                target: "/tmp".to_owned(),
+                size_bytes: None,
+                mode: 0o755,
+                executable: false,
+            });
         }
         // All of the host's mounts are cloned into the container: the trees' places must be empty by then.
         spec.mounts.push(Mount::Bind {
