@@ -137,6 +137,14 @@ pub enum ImageError {
     /// The archive lists no image.
     #[error("the archive lists no image")]
     NoImages,
+    /// The layout has no such image.
+    #[error("the layout has no image `{wanted}`; it has {offered}")]
+    NotInLayout {
+        /// What was wanted.
+        wanted: String,
+        /// What there is.
+        offered: String,
+    },
     /// The archive has nothing for this machine.
     #[error("no image of the archive is for {platform}; it has {offered}")]
     NoPlatform {
@@ -274,6 +282,12 @@ pub enum ImageError {
         /// What its bytes have.
         actual: Digest,
     },
+    /// What was built cannot be brought elsewhere.
+    #[error(transparent)]
+    Export(#[from] crate::export::ExportError),
+    /// A layer cannot be made anew from stored ones.
+    #[error(transparent)]
+    Assemble(#[from] mica_layer::assemble::AssembleError),
     /// A change to the config is not understood.
     #[error(transparent)]
     Change(#[from] ChangeError),

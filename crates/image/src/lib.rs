@@ -1,4 +1,4 @@
-//! Verbs on images: find, show, name, remove, load, save, import, and keep what a build made.
+//! Verbs on images: find, show, name, remove, load, save, import, keep what a build made, and bring it elsewhere.
 //!
 //! Here is what joins the rooms below for one image or all of them. Not here: how layers become trees and tars
 //! (`mica-layer`), where bytes and rows are (`mica-store`), the documents as values (`mica-oci`), building
@@ -6,7 +6,7 @@
 //!
 //! **Nouns**: an *image* is an image config and layers, known by its *image ID*, the digest of the config's exact
 //! bytes; a *name* is a canonical reference that leads to it, with a tag or with a digest, and may have images of other
-//! platforms beside it; a *dangling* image has no name with a tag; an *archive* is what
+//! platforms beside it, of one *index*; a *dangling* image has no name with a tag; an *archive* is what
 //! `docker save` writes or an OCI layout, in a tar or as a directory; a *member* is a file of an archive; a *manifest list* is an index that
 //! is put together by hand, of images that registries have.
 //!
@@ -18,6 +18,8 @@
 //! 4. Paths inside an archive are looked up among its members only; they never become paths of the machine.
 //! 5. Saving the same images gives the same bytes.
 //! 6. An image that a container stands on is never removed.
+//! 7. An export is made from values, and needs no row of an image; what it writes for people is never written through a link
+//!    that leads out of its place.
 //!
 //! **Wire formats**: docker's archive (`manifest.json`) and the OCI image layout (image spec, `image-layout.md`); `save`
 //! writes both in one tar, as docker does since version 25.
@@ -34,16 +36,20 @@ mod built;
 mod chain;
 mod change;
 mod error;
+mod export;
 mod history;
 mod import;
+mod index_images;
 mod inspect;
 mod list;
 mod load;
+mod load_index;
 mod load_plan;
 mod manifest_list;
 mod prune;
 mod pull;
 mod push;
+mod remake;
 mod remove;
 mod resolve;
 mod save;
@@ -51,21 +57,29 @@ mod tag;
 mod transfer_event;
 mod transfer_failure;
 
-pub use built::{BuiltImage, put_built};
+pub use built::{BuiltImage, platform_in_index, put_built, put_built_index};
 pub use chain::{Chain, read_index};
 pub use change::{ChangeError, apply_change};
 pub use error::{ImageError, Result};
+pub use export::{
+    Annotation, AnnotationPlace, ArchiveKind, CompressedLayers, Export, ExportContext, ExportError,
+    ExportOptions, ExportSource, FileTree, LocalMode, LocalWritten, PushExport, prepare_export,
+    write_files_tar, write_local,
+};
 pub use history::{HistoryRow, history};
 pub use import::{ImportOptions, import};
+pub use index_images::lead_to_own;
 pub use inspect::inspect;
 pub use list::{ListFilter, ListRow, list};
-pub use load::{Loaded, Source, load, load_for};
+pub use load::{Loaded, Source, load, load_for, load_nameless};
+pub use load_plan::LayoutChoice;
 pub use manifest_list::{
     ListError, ListMember, ManifestList, PlatformChange, RemoteManifest, remote_manifest,
 };
 pub use prune::{PruneFilter, Pruned, prune};
 pub use pull::{PullError, PullRequest, Pulled, pull};
 pub use push::{PushError, PushRequest, Pushed, push};
+pub use remake::{BasePart, rewrite_image_times, rewrite_times, squash};
 pub use remove::{Removal, Removed, remove, remove_platforms};
 pub use resolve::{config, config_bytes, manifest, record, require, resolve, resolve_platform};
 pub use save::{save, save_for};
@@ -73,6 +87,7 @@ pub use tag::tag;
 pub use transfer_event::{LayerState, TransferEvent, Watch};
 
 use mica_layer::apply::Mapping;
+pub use mica_layer::encode::{Algorithm, Form, FormError};
 
 /// How layers are written: as the root of the machine, or inside the user namespace that mica entered.
 pub fn mapping(rootless: bool) -> Mapping {

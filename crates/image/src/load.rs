@@ -7,14 +7,17 @@ use std::os::fd::OwnedFd;
 use mica_layer::compress::Compression;
 use mica_layer::members::Range;
 use mica_oci::{Descriptor, DiffId, Digest, ImageId, Manifest, Platform, chain_ids, media_type};
-use mica_store::{ImageCommit, Layer, Lease, Store};
+use mica_store::{ImageCommit, ImageRecord, Layer, Lease, Store};
 
 use crate::apply_into_store::{IngestError, Keep, ingest_layer};
 use crate::archive::Archive;
 use crate::built::{image_record, uncompressed};
 use crate::chain::{Chain, read_index};
 use crate::error::{ImageError, Result};
-use crate::load_plan::{PlannedImage, PlannedLayer, plan};
+use crate::index_images::put_own_first;
+use crate::load_index::{Indexes, PlannedIndex, plan_indexes};
+use crate::load_plan::{LayoutChoice, PlannedImage, PlannedLayer, plan, plan_one};
+use crate::resolve::record;
 
 /// Where an archive is.
 pub enum Source {
@@ -40,8 +43,8 @@ pub fn load(store: &Store, source: Source, rootless: bool) -> Result<Vec<Loaded>
     load_for(store, source, None, rootless)
 }
 
-/// As [`load`], but only images of a platform, if one is given; an archive without any is an error. Without, this machine's
-/// are taken where there is a choice.
+/// As [`load`], but only images of a platform, if one is given; an archive without any is an error. Without, a name of several
+/// platforms brings all of them, if the archive has them all, and leads to this machine's; else this machine's alone.
 pub fn load_for(
     store: &Store,
     source: Source,
@@ -55,22 +58,82 @@ pub fn load_for(
         Source::Directory(directory) => Archive::of_directory(directory),
     };
     let mut loaded = Vec::new();
-    for image in planned(&archive, platform)? {
-        load_image(store, &lease, &archive, &image, rootless)?;
+    let mut images = planned(&archive, platform)?;
+    let indexes = if platform.is_none() { plan_indexes(&archive, &images)? } else { Indexes::default() };
+    for image in &images {
         let names = image.names.iter().map(mica_oci::Reference::familiar).collect();
-        loaded.push(Loaded { names, id: image.id });
+        loaded.push(Loaded { names, id: image.id.clone() });
+    }
+    indexes.take_names(&mut images);
+    for image in images.iter().chain(&indexes.images) {
+        load_image(store, &lease, &archive, image, rootless)?;
+    }
+    for index in indexes.all.iter().filter(|index| !index.names.is_empty()) {
+        let mut records: Vec<ImageRecord> = Vec::with_capacity(index.members.len());
+        for image in index.members.iter().filter_map(|position| indexes.images.get(*position)) {
+            if !records.iter().any(|known| known.id == image.id) {
+                records.push(record(store, &image.id)?);
+            }
+        }
+        put_own_first(&mut records);
+        let digest = store.put_blob(&index.bytes)?;
+        let names: Vec<String> = index.names.iter().map(mica_oci::Reference::canonical).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let (blobs, target) = (std::slice::from_ref(&digest), Some(&digest));
+        store.commit_images(
+            &records,
+            &ImageCommit { blobs, names: &names, target, ..ImageCommit::default() },
+        )?;
     }
     // The archive may be gone tomorrow.
     store.make_durable()?;
     Ok(loaded)
 }
 
+/// Loads one image of an OCI layout without giving it a name.
+pub fn load_nameless(
+    store: &Store,
+    directory: OwnedFd,
+    choice: &LayoutChoice,
+    platform: &Platform,
+    rootless: bool,
+) -> Result<ImageId> {
+    let lease = store.lease()?;
+    let archive = Archive::of_directory(directory);
+    let image = plan_one(&archive, choice, platform)?;
+    load_image(store, &lease, &archive, &image, rootless)?;
+    store.make_durable()?;
+    Ok(image.id)
+}
+
 fn planned(archive: &Archive, platform: Option<&Platform>) -> Result<Vec<PlannedImage>> {
     let Some(platform) = platform else { return plan(archive, &Platform::host()) };
-    let (fit, others): (Vec<_>, Vec<_>) = plan(archive, platform)?.into_iter().partition(|image| {
+    let images = plan(archive, platform)?;
+    let mut indexes = plan_indexes(archive, &images)?;
+    let runs = |image: &PlannedImage| {
         let own = image.config.platform();
-        platform.runs().iter().any(|runs| runs.is_same(&own))
-    });
+        platform.runs().iter().position(|runs| runs.is_same(&own))
+    };
+    let (mut fit, others): (Vec<_>, Vec<_>) = images.into_iter().partition(|image| runs(image).is_some());
+    // `manifest.json` has one image of a name; the index that the name leads to has all of them.
+    let fits: Vec<Option<usize>> = indexes.images.iter().map(runs).collect();
+    let best = |index: &PlannedIndex| {
+        let fitting = index.members.iter().filter_map(|member| Some((fits.get(*member).copied()??, *member)));
+        fitting.min().map(|(_, member)| member)
+    };
+    indexes.all.retain(|index| best(index).is_some());
+    indexes.take_names(&mut fit);
+    for index in indexes.all {
+        if let Some(best) = best(&index).and_then(|best| indexes.images.get_mut(best)) {
+            best.names.extend(index.names);
+        }
+    }
+    for member in indexes.images.into_iter().filter(|image| !image.names.is_empty()) {
+        match fit.iter_mut().find(|image| image.id == member.id) {
+            Some(known) => known.names.extend(member.names),
+            None => fit.push(member),
+        }
+    }
     if fit.is_empty() {
         let offered: Vec<String> = others.iter().map(|image| image.config.platform().to_string()).collect();
         return Err(ImageError::NoPlatform { platform: platform.to_string(), offered: offered.join(", ") });

@@ -15,7 +15,7 @@ use crate::error::{ImageError, Result};
 /// Indexes inside of indexes; real ones have one level.
 const NESTING_MAX: usize = 4;
 /// Descriptors that are looked at, in all indexes together.
-const DESCRIPTORS_MAX: usize = 10_000;
+pub(crate) const DESCRIPTORS_MAX: usize = 10_000;
 
 /// An image as the archive describes it.
 pub(crate) struct PlannedImage {
@@ -144,13 +144,72 @@ fn plan_layout(archive: &Archive, index: &Index, platform: &Platform) -> Result<
     if images.is_empty() { Err(ImageError::NoImages) } else { Ok(images) }
 }
 
+/// Which image of a layout is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LayoutChoice {
+    /// The only one there is, else the one that is called `latest`.
+    Any,
+    /// The one of that name: a tag, or a whole name.
+    Name(String),
+    /// The one with that digest of its manifest or index.
+    Digest(Digest),
+}
+
+/// One image of a layout, whatever its name.
+pub(crate) fn plan_one(
+    archive: &Archive,
+    choice: &LayoutChoice,
+    platform: &Platform,
+) -> Result<PlannedImage> {
+    let Some(bytes) = archive.document(ImageLayout::INDEX_FILE, DocumentKind::Index)? else {
+        return Err(ImageError::NotAnArchive);
+    };
+    let index = Index::parse(&bytes).map_err(|source| member_error(ImageLayout::INDEX_FILE, source))?;
+    let all: Vec<&Descriptor> = index.images().take(DESCRIPTORS_MAX).collect();
+    let is_called = |descriptor: &Descriptor, name: &str| {
+        let value = |key| descriptor.annotations.get(key).map(String::as_str);
+        let tag = |text: &str| {
+            text.rsplit('/').next().and_then(|last| last.split_once(':')).map(|(_, tag)| tag.to_owned())
+        };
+        [value(ANNOTATION_REF_NAME), value(ANNOTATION_CONTAINERD_NAME)]
+            .into_iter()
+            .flatten()
+            .any(|text| text == name || tag(text).as_deref() == Some(name))
+    };
+    let called = |name: &str| all.iter().copied().filter(|one| is_called(one, name)).collect::<Vec<_>>();
+    let (wanted, group) = match choice {
+        LayoutChoice::Any if all.len() == 1 => (String::new(), all.clone()),
+        LayoutChoice::Any => ("latest".to_owned(), called("latest")),
+        LayoutChoice::Name(name) => (name.clone(), called(name)),
+        LayoutChoice::Digest(digest) => {
+            (digest.to_string(), all.iter().copied().filter(|one| one.digest == *digest).collect())
+        }
+    };
+    let mut image = match group.as_slice() {
+        [] => {
+            let offered = all.iter().map(|one| match annotation(one) {
+                name if name.is_empty() => one.digest.to_string(),
+                name => name,
+            });
+            return Err(ImageError::NotInLayout { wanted, offered: offered.collect::<Vec<_>>().join(", ") });
+        }
+        [one] => plan_descriptor(archive, one, platform, 0)?,
+        several => {
+            let index = Index::oci(several.iter().copied().cloned().collect());
+            plan_descriptor(archive, select(&index, platform)?, platform, 0)?
+        }
+    };
+    image.names.clear();
+    Ok(image)
+}
+
 fn annotation(descriptor: &Descriptor) -> String {
     let value = |key| descriptor.annotations.get(key).cloned();
     value(ANNOTATION_CONTAINERD_NAME).or_else(|| value(ANNOTATION_REF_NAME)).unwrap_or_default()
 }
 
 /// The name that a descriptor of `index.json` has. A bare tag, as many tools write it, names nothing.
-fn name_of(descriptor: &Descriptor) -> Option<Reference> {
+pub(crate) fn name_of(descriptor: &Descriptor) -> Option<Reference> {
     let text = annotation(descriptor);
     if !text.contains(['/', ':']) {
         return None;
@@ -184,7 +243,7 @@ fn blob_document(archive: &Archive, descriptor: &Descriptor, kind: DocumentKind)
     }
 }
 
-fn read_document(archive: &Archive, descriptor: &Descriptor) -> Result<(Document, Vec<u8>)> {
+pub(crate) fn read_document(archive: &Archive, descriptor: &Descriptor) -> Result<(Document, Vec<u8>)> {
     let bytes = blob_document(archive, descriptor, DocumentKind::Manifest)?;
     // What the descriptor calls it decides only if the document does not say.
     let told = Some(descriptor.media_type.as_str())
@@ -194,7 +253,7 @@ fn read_document(archive: &Archive, descriptor: &Descriptor) -> Result<(Document
     Ok((document, bytes))
 }
 
-fn plan_descriptor(
+pub(crate) fn plan_descriptor(
     archive: &Archive,
     descriptor: &Descriptor,
     platform: &Platform,

@@ -2,15 +2,16 @@
 //!
 //! ```text
 //! name -> index, all of it stored?    every manifest of it, then the index, byte for byte
+//!         (one that was made here: each image as below, and an index of what comes of them)
 //!      -> image: its manifest's bytes at hand or made again alike?   that manifest, byte for byte
 //!                else a new one: kept layers as they are, others compressed now
 //! layers (HEAD, mount, upload; several at once) -> configs -> manifests -> the tag
 //! ```
 
-mod bytes;
+pub(crate) mod bytes;
 mod error;
-mod plan;
-mod send;
+pub(crate) mod plan;
+pub(crate) mod send;
 
 pub use error::PushError;
 
@@ -78,20 +79,13 @@ impl Push<'_> {
             },
         };
         let plan = plan(self.store, self.reference, self.request.platform, &remote)?;
-        let layers = send.layers(&plan.layers)?;
-        for config in &plan.configs {
-            send.part(None, config)?;
-        }
-        let count = plan.documents.len();
-        let mut pushed = None;
-        for (position, document) in plan.documents.iter().enumerate() {
-            let (digest, media_type, bytes) = encode(document, &layers);
-            let to = if position + 1 == count { self.reference.clone() } else { by_digest(&digest) };
-            self.client.put_manifest(&to, &media_type, &bytes)?;
-            pushed = Some((digest, bytes));
-        }
-        let (digest, bytes) = pushed.ok_or(Failure::Own(PushError::Stopped))?;
-        self.remember(&plan, &digest, &bytes)?;
+        let sent = send_all(&send, &plan, Some(self.reference))?;
+        let Some((digest, bytes)) = sent.last().map(|(descriptor, bytes)| (descriptor.digest.clone(), bytes))
+        else {
+            return Err(Failure::Own(PushError::Stopped));
+        };
+        self.keep(&plan, &sent)?;
+        self.remember(&plan, &digest, bytes)?;
         if let Some(index) = &plan.instead_of {
             (self.watch)(TransferEvent::Warning(format!(
                 "not all platforms of the index {index} are stored; only the image that is was pushed, as {digest}"
@@ -104,6 +98,22 @@ impl Push<'_> {
             )));
         }
         Ok(Pushed { digest, size_bytes: bytes.len() as u64 })
+    }
+
+    /// The images of an index need the documents that it was pushed with: the next push sends the same ones.
+    fn keep(&self, plan: &Plan, sent: &Sent) -> Result<()> {
+        if plan.members.is_empty() {
+            return Ok(());
+        }
+        for (_, bytes) in sent {
+            self.store.put_blob(bytes)?;
+        }
+        let documents: Vec<Digest> = sent.iter().map(|(descriptor, _)| descriptor.digest.clone()).collect();
+        for id in &plan.members {
+            let Some(record) = self.store.image(id)? else { continue };
+            self.store.commit_image(&record, &ImageCommit { blobs: &documents, ..ImageCommit::default() })?;
+        }
+        Ok(())
     }
 
     /// The name leads there now, and the image has a name with that digest.
@@ -138,7 +148,37 @@ impl Push<'_> {
     }
 }
 
-fn encode(document: &PlannedDocument, layers: &[Descriptor]) -> (Digest, String, Vec<u8>) {
+/// The documents of a plan as they were sent, the one that leads to all others last.
+pub(crate) type Sent = Vec<(Descriptor, Vec<u8>)>;
+
+/// Sends all of a plan. The last document goes under `tag`, or without one under its digest alone.
+pub(crate) fn send_all(
+    send: &Send<'_>,
+    plan: &Plan,
+    tag: Option<&Reference>,
+) -> std::result::Result<Sent, Failure> {
+    let layers = send.layers(&plan.layers)?;
+    for config in &plan.configs {
+        send.part(None, config)?;
+    }
+    let count = plan.documents.len();
+    let mut sent = Sent::with_capacity(count);
+    for (position, document) in plan.documents.iter().enumerate() {
+        let (digest, media_type, bytes) = encode(document, &layers, &sent);
+        let by_digest = || send.reference.name_only().with_digest(digest.clone());
+        let to = tag.filter(|_| position + 1 == count).cloned().unwrap_or_else(by_digest);
+        send.client.put_manifest(&to, &media_type, &bytes)?;
+        sent.push((Descriptor::new(&media_type, digest, bytes.len() as u64), bytes));
+    }
+    Ok(sent)
+}
+
+/// The bytes of a document; `sent` are the documents before it.
+fn encode(
+    document: &PlannedDocument,
+    layers: &[Descriptor],
+    sent: &[(Descriptor, Vec<u8>)],
+) -> (Digest, String, Vec<u8>) {
     match document {
         PlannedDocument::Exact { digest, media_type, bytes } => {
             (digest.clone(), media_type.clone(), bytes.clone())
@@ -149,6 +189,18 @@ fn encode(document: &PlannedDocument, layers: &[Descriptor]) -> (Digest, String,
             let manifest = make((**config).clone(), layers);
             let bytes = manifest.to_canonical_json();
             (Digest::sha256(&bytes), manifest.media_type().to_owned(), bytes)
+        }
+        PlannedDocument::MadeIndex { index: own, bytes, members } => {
+            let mut index = (**own).clone();
+            for (descriptor, position) in index.manifests.iter_mut().zip(members) {
+                if let Some((sent, _)) = sent.get(*position) {
+                    descriptor.media_type.clone_from(&sent.media_type);
+                    descriptor.digest.clone_from(&sent.digest);
+                    descriptor.size = sent.size;
+                }
+            }
+            let bytes = if index == **own { bytes.clone() } else { index.to_canonical_json() };
+            (Digest::sha256(&bytes), index.media_type().to_owned(), bytes)
         }
     }
 }

@@ -4,7 +4,7 @@ use mica_oci::{ChainId, DiffId, Digest, ImageId, Platform, Reference, chain_ids}
 use mica_store::{GcOptions, Store, StoreError};
 
 use crate::error::{ImageError, Result};
-use crate::resolve::{name_of, record, require, resolve_platform};
+use crate::resolve::{name_of, of_index, record, require, resolve_platform};
 
 /// What went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,8 +98,21 @@ pub fn remove(store: &Store, texts: &[String], force: bool) -> Result<Removal> {
     let mut removal = Removal::default();
     let mut leftovers = Leftovers::default();
     for text in texts {
-        if let Err(error) = remove_one(store, text, force, &mut removal.removed, &mut leftovers) {
-            removal.errors.push(error);
+        // The digest of an index means all its images.
+        let meant = match of_index(store, text)? {
+            Some((_, images)) => {
+                if let Err(error) = check_index(store, &images, force) {
+                    removal.errors.push(error);
+                    continue;
+                }
+                images.iter().map(ToString::to_string).collect()
+            }
+            None => vec![text.clone()],
+        };
+        for text in &meant {
+            if let Err(error) = remove_one(store, text, force, &mut removal.removed, &mut leftovers) {
+                removal.errors.push(error);
+            }
         }
     }
     removal.reclaimed_bytes = leftovers.collect(store, true, &mut removal.removed)?;
@@ -158,6 +171,23 @@ fn remove_platform(
         return Ok(());
     }
     leftovers.delete(store, &id, removed)
+}
+
+/// Whether all images of an index may go: some of them without the others would be less than the index.
+fn check_index(store: &Store, images: &[ImageId], force: bool) -> Result<()> {
+    for id in images {
+        if let Some((container, running)) = user_of(store, id)?
+            && (running || !force)
+        {
+            return Err(ImageError::UsedBy { id: id.clone(), container, running });
+        }
+        let mut names = names_of(store, id)?;
+        names.extend(parse(store.other_names_of(id)?));
+        if !force && !is_single(&names) {
+            return Err(ImageError::SeveralRepositories { id: id.clone() });
+        }
+    }
+    Ok(())
 }
 
 fn remove_one(

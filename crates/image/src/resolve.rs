@@ -7,8 +7,9 @@ use mica_oci::{
 use mica_store::{ImageRecord, Store};
 
 use crate::error::{ImageError, Result};
+use crate::index_images::images_of_index;
 
-/// The image that `text` means: a name, an ID or the beginning of one, `name@digest`, or the digest of a manifest.
+/// The image that `text` means: a name, an ID or the beginning of one, `name@digest`, or the digest of a manifest or an index.
 ///
 /// Names come before the beginnings of IDs, as in docker: an image `cafe` is found although IDs may begin so.
 pub fn resolve(store: &Store, text: &str) -> Result<Option<ImageId>> {
@@ -36,7 +37,10 @@ fn by_digest(store: &Store, digest: &Digest) -> Result<Option<ImageId>> {
     if store.image(&id)?.is_some() {
         return Ok(Some(id));
     }
-    Ok(store.image_of_manifest(digest)?)
+    match store.image_of_manifest(digest)? {
+        Some(id) => Ok(Some(id)),
+        None => Ok(images_of_index(store, digest)?.into_iter().next()),
+    }
 }
 
 fn by_reference(store: &Store, reference: &Reference) -> Result<Option<ImageId>> {
@@ -63,12 +67,16 @@ pub(crate) fn name_of(store: &Store, text: &str) -> Result<Option<String>> {
     Ok(store.name(&name)?.map(|_| name))
 }
 
-/// The image of a platform among those that `text` means: a name that was pulled may have several, anything else means one.
+/// The image of a platform among those that `text` means: a name may have several, the digest of an
+/// index means all of them, anything else means one.
 /// As in an index, a platform is served by the best that its hardware runs.
 pub fn resolve_platform(store: &Store, text: &str, platform: &Platform) -> Result<ImageId> {
     let images = match name_of(store, text)? {
         Some(name) => store.images_of(&name)?,
-        None => vec![require(store, text)?],
+        None => match of_index(store, text)? {
+            Some((_, images)) => images,
+            None => vec![require(store, text)?],
+        },
     };
     let mut offered = Vec::new();
     for id in images {
@@ -86,6 +94,13 @@ pub fn resolve_platform(store: &Store, text: &str, platform: &Platform) -> Resul
             offered: offered.iter().map(|(_, own)| own.to_string()).collect(),
         }),
     }
+}
+
+/// The index that `text` is the digest of, with its images, if images came with it.
+pub(crate) fn of_index(store: &Store, text: &str) -> Result<Option<(Digest, Vec<ImageId>)>> {
+    let Ok(digest) = Digest::parse(text) else { return Ok(None) };
+    let images = images_of_index(store, &digest)?;
+    Ok((!images.is_empty()).then_some((digest, images)))
 }
 
 /// As [`resolve`], but nothing found is an error in docker's words.

@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use crate::built::uncompressed;
 use crate::chain::{Chain, open_in_tree, read_index};
 use crate::error::{ImageError, Result};
+use crate::index_images::{SavedIndex, whole_index};
 use crate::resolve::{config_bytes, record, require, resolve_platform};
 
 /// Where the bytes of a blob are.
@@ -32,6 +33,8 @@ enum Bytes {
 struct Saved {
     id: ImageId,
     names: Vec<Reference>,
+    /// Whether it was asked for; else it is there for an index alone.
+    is_asked: bool,
     manifest: Descriptor,
     layers: Vec<Descriptor>,
     diff_ids: Vec<DiffId>,
@@ -53,6 +56,7 @@ pub fn save_for(
     let lease = store.lease()?;
     let mut blobs: BTreeMap<Digest, (u64, Bytes)> = BTreeMap::new();
     let mut images: Vec<Saved> = Vec::new();
+    let mut indexes: Vec<SavedIndex> = Vec::new();
     for text in texts {
         for (id, name) in expand(store, text)? {
             let id = match (platform, &name) {
@@ -60,21 +64,40 @@ pub fn save_for(
                 (Some(platform), Some(name)) => resolve_platform(store, &name.canonical(), platform)?,
                 (Some(platform), None) => resolve_platform(store, text, platform)?,
             };
-            let position = match images.iter().position(|image| image.id == id) {
-                Some(position) => position,
+            let mut add = |id: &ImageId| match images.iter().position(|image| image.id == *id) {
+                Some(position) => Ok(position),
                 None => {
-                    images.push(collect(store, &lease, &id, &mut blobs)?);
-                    images.len() - 1
+                    images.push(collect(store, &lease, id, &mut blobs)?);
+                    Ok::<_, ImageError>(images.len() - 1)
                 }
             };
-            if let (Some(image), Some(name)) = (images.get_mut(position), name)
-                && !image.names.contains(&name)
+            let position = add(&id)?;
+            // All platforms of a name go together, where all of them are here.
+            let index = match (platform, &name) {
+                (None, Some(name)) => whole_index(store, name)?,
+                _ => None,
+            };
+            let members = index.iter().flat_map(|index| &index.members);
+            let members = members.map(|(id, _)| add(id)).collect::<Result<Vec<_>>>()?;
+            let Some(image) = images.get_mut(position) else { continue };
+            image.is_asked = true;
+            let Some(name) = name else { continue };
+            if !image.names.contains(&name) {
+                image.names.push(name.clone());
+            }
+            if let Some(index) = index
+                && !indexes.iter().any(|known| known.name == name)
             {
-                image.names.push(name);
+                let manifests = members.iter().filter_map(|position| images.get(*position));
+                indexes.push(index.saved(name, manifests.map(|image| &image.manifest)));
             }
         }
     }
-    write_archive(store, &images, &blobs, out)
+    for index in &indexes {
+        let bytes = Bytes::Made(index.bytes.clone());
+        blobs.insert(index.descriptor.digest.clone(), (index.descriptor.size, bytes));
+    }
+    write_archive(store, &images, &indexes, &blobs, out)
 }
 
 /// The images that a text means, with the name under which each is saved.
@@ -150,7 +173,8 @@ fn collect(
     let descriptor = Descriptor::of(manifest.media_type(), &manifest_bytes);
     blobs.insert(id.0.clone(), (bytes.len() as u64, Bytes::Made(bytes)));
     blobs.insert(descriptor.digest.clone(), (descriptor.size, Bytes::Made(manifest_bytes)));
-    Ok(Saved { id: id.clone(), names: Vec::new(), manifest: descriptor, layers: manifest.layers, diff_ids })
+    let (id, names, is_asked) = (id.clone(), Vec::new(), false);
+    Ok(Saved { id, names, is_asked, manifest: descriptor, layers: manifest.layers, diff_ids })
 }
 
 fn own_descriptor(store: &Store, layer: &Layer) -> Result<Descriptor> {
@@ -175,6 +199,7 @@ fn source_of(store: &Store, layer: &Layer, descriptor: &Descriptor) -> Result<Op
 fn write_archive(
     store: &Store,
     images: &[Saved],
+    indexes: &[SavedIndex],
     blobs: &BTreeMap<Digest, (u64, Bytes)>,
     out: &mut dyn Write,
 ) -> Result<()> {
@@ -188,41 +213,46 @@ fn write_archive(
         {
             write_header(&mut out, &ImageLayout::blob_path(digest), file(*size_bytes), 0o644)?;
             write_bytes(store, digest, *size_bytes, bytes, &mut out)?;
-            out.write_all(&vec![0; padding(*size_bytes)]).map_err(write_error)?;
+            write_padding(&mut out, *size_bytes)?;
         }
     }
     for (name, bytes) in [
-        (ImageLayout::INDEX_FILE, layout_index(images).to_canonical_json()),
+        (ImageLayout::INDEX_FILE, layout_index(images, indexes).to_canonical_json()),
         (docker_archive::MANIFEST_FILE, docker_archive::manifest_to_json(&docker_images(images))),
         (ImageLayout::MARKER_FILE, ImageLayout::current().to_json()),
         (docker_archive::REPOSITORIES_FILE, docker_archive::repositories_to_json(&repositories(images))),
     ] {
         write_header(&mut out, name, file(bytes.len() as u64), 0o644)?;
         out.write_all(&bytes).map_err(write_error)?;
-        out.write_all(&vec![0; padding(bytes.len() as u64)]).map_err(write_error)?;
+        write_padding(&mut out, bytes.len() as u64)?;
     }
     out.write_all(&END).map_err(write_error)?;
     out.flush().map_err(write_error)
 }
 
-fn write_error(source: io::Error) -> ImageError {
+pub(crate) fn write_error(source: io::Error) -> ImageError {
     ImageError::Write { source }
 }
 
-fn directory() -> Kind {
+pub(crate) fn directory() -> Kind {
     Kind::Directory { opaque: false, implied: false }
 }
 
-fn file(size: u64) -> Kind {
+pub(crate) fn file(size: u64) -> Kind {
     Kind::File { size, content: None }
 }
 
-fn write_header(out: &mut impl Write, path: &str, kind: Kind, mode: u32) -> Result<()> {
+pub(crate) fn write_header(out: &mut impl Write, path: &str, kind: Kind, mode: u32) -> Result<()> {
     let path = path.as_bytes().to_vec();
     let entry = Entry { path, kind, mode, uid: 0, gid: 0, mtime: Time::default(), xattrs: Vec::new() };
     let mut header = Vec::new();
     encode_header(&entry, None, &mut header);
     out.write_all(&header).map_err(write_error)
+}
+
+/// What fills a content up to whole blocks.
+pub(crate) fn write_padding(out: &mut impl Write, size_bytes: u64) -> Result<()> {
+    out.write_all(&vec![0; padding(size_bytes)]).map_err(write_error)
 }
 
 fn write_bytes(
@@ -281,11 +311,12 @@ impl<W: Write> Write for Hashing<'_, W> {
 }
 
 /// One descriptor a name, as containerd and docker write it.
-fn layout_index(images: &[Saved]) -> Index {
+fn layout_index(images: &[Saved], indexes: &[SavedIndex]) -> Index {
     let mut manifests = Vec::new();
-    for image in images {
+    for image in images.iter().filter(|image| image.is_asked) {
         for name in &image.names {
-            let mut descriptor = image.manifest.clone();
+            let index = indexes.iter().find(|index| index.name == *name);
+            let mut descriptor = index.map_or(&image.manifest, |index| &index.descriptor).clone();
             descriptor.annotations.insert(ANNOTATION_CONTAINERD_NAME.to_owned(), name.canonical());
             descriptor
                 .annotations
@@ -312,7 +343,7 @@ fn docker_images(images: &[Saved]) -> Vec<ArchiveImage> {
             .collect(),
         ..ArchiveImage::default()
     };
-    images.iter().map(image).collect()
+    images.iter().filter(|saved| saved.is_asked).map(image).collect()
 }
 
 fn repositories(images: &[Saved]) -> Repositories {

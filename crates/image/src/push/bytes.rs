@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use mica_layer::encode::{EncodeError, compress_gzip_from};
+use mica_layer::encode::{Algorithm, EncodeError, Form, compress_from};
 use mica_layer::write_tar::{WriteTarError, write_tar};
 use mica_oci::{DiffId, Digest};
 use mica_registry_client::Content;
@@ -21,33 +22,41 @@ use super::send::Failure;
 use crate::chain::{open_in_tree, read_index};
 use crate::error::ImageError;
 
-/// Bytes that were written for this push. They go when this is dropped.
-pub(super) struct Written {
+/// Threads that compress; the encoder takes fewer where they are not worth their memory.
+const THREADS_MAX: usize = 32;
+
+/// Bytes that were written to be sent. They go when this is dropped.
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
     pub file: Arc<File>,
     pub digest: Digest,
     pub size_bytes: u64,
     /// Holds the directory that the file is in.
-    _ingest: Ingest,
+    _ingest: Arc<Ingest>,
 }
 
-/// Writes the tar of a layer, compressed on so many threads, or as it is.
-pub(super) fn write(
+/// Told how much of how much is done; answers whether to go on.
+pub(crate) type Watch<'a> = dyn FnMut(u64, u64) -> bool + std::marker::Send + 'a;
+
+/// Writes the tar of a layer in that form.
+pub(crate) fn write(
     store: &Store,
     diff_id: &DiffId,
     plain: &Plain,
-    gzip_threads: Option<usize>,
-    watch: &mut (dyn FnMut(u64, u64) + std::marker::Send),
+    form: Form,
+    watch: &mut Watch<'_>,
 ) -> Result<Written, Failure> {
     let ingest = store.ingest()?;
     let path = ingest.path().join("compressed");
     let options = &mut File::options();
     let file = options.read(true).write(true).create_new(true).open(&path).at("open", &path)?;
     let mut out = Hashing::new(io::BufWriter::with_capacity(256 << 10, &file));
-    match gzip_threads {
-        None => produce(store, diff_id, plain, watch, &mut out)?,
-        Some(threads) => {
+    match form.algorithm() {
+        Algorithm::Uncompressed => produce(store, diff_id, plain, watch, &mut out)?,
+        Algorithm::Gzip | Algorithm::Zstd => {
+            let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(THREADS_MAX);
             let produce = |to: &mut mica_layer::encode::Plain| produce(store, diff_id, plain, watch, to);
-            compress_gzip_from(produce, &mut out, threads).map_err(|error| match error {
+            compress_from(form, produce, &mut out, threads).map_err(|error| match error {
                 EncodeError::Produce(failure) => failure,
                 EncodeError::Write(source) => {
                     Failure::Image(mica_sys::Error::new("write", &path, source).into())
@@ -56,15 +65,15 @@ pub(super) fn write(
         }
     }
     let (digest, size_bytes) = out.finish().at("write", &path)?;
-    Ok(Written { file: Arc::new(file), digest, size_bytes, _ingest: ingest })
+    Ok(Written { file: Arc::new(file), digest, size_bytes, _ingest: Arc::new(ingest) })
 }
 
 /// Writes a layer's tar into `out`, and compares it with the diff ID.
-fn produce(
+pub(crate) fn produce(
     store: &Store,
     diff_id: &DiffId,
     plain: &Plain,
-    watch: &mut (dyn FnMut(u64, u64) + std::marker::Send),
+    watch: &mut Watch<'_>,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let compress = |source| PushError::Compress { digest: diff_id.0.clone(), source };
@@ -99,7 +108,7 @@ fn produce(
 /// Tells how far writing is.
 struct Watched<'a, W> {
     out: W,
-    watch: &'a mut (dyn FnMut(u64, u64) + std::marker::Send),
+    watch: &'a mut Watch<'a>,
     done: u64,
     all: u64,
 }
@@ -108,8 +117,10 @@ impl<W: Write> Write for Watched<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.out.write(bytes)?;
         self.done += count as u64;
-        (self.watch)(self.done, self.all);
-        Ok(count)
+        match (self.watch)(self.done, self.all) {
+            true => Ok(count),
+            false => Err(io::Error::other("it was told to stop")),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -2,22 +2,24 @@
 
 use std::collections::HashSet;
 
-use mica_layer::encode::FORM;
+use mica_layer::encode::Form;
 use mica_layer::verify::is_whole;
 use mica_oci::media_type::{self, Compression};
 use mica_oci::{
-    ChainId, Descriptor, DiffId, Digest, Document, ImageConfig, ImageId, Index, MANIFEST_SIZE_BYTES_MAX,
-    Manifest, Platform, Reference, chain_ids,
+    ChainId, Descriptor, DiffId, Digest, ImageConfig, ImageId, Index, MANIFEST_SIZE_BYTES_MAX, Manifest,
+    Platform, Reference, chain_ids,
 };
 use mica_store::{Layer, Store};
 
 use crate::error::{ImageError, Result};
+use crate::index_images::{image_of, read_index};
+use crate::push::bytes::Written;
 use crate::push::error::PushError;
 use crate::resolve::{config_bytes, record};
 
 /// The tar of a layer.
 #[derive(Clone, Debug)]
-pub(super) enum Plain {
+pub(crate) enum Plain {
     /// Written from its tree.
     Tree(Box<Layer>),
     /// Kept as it came.
@@ -26,13 +28,15 @@ pub(super) enum Plain {
 
 /// Where the bytes of a blob come from.
 #[derive(Clone, Debug)]
-pub(super) enum Bytes {
+pub(crate) enum Bytes {
     /// They are kept.
     Blob,
     /// A tar.
     Tar(Plain),
-    /// A tar, compressed.
-    Gzip(Plain),
+    /// A tar, in this form.
+    Compressed(Plain, Form),
+    /// They were written a moment ago.
+    Written(Written),
     /// They live elsewhere, and are not sent.
     Foreign,
     /// They are not here: the layer is, in another form. The registry may have them.
@@ -41,7 +45,7 @@ pub(super) enum Bytes {
 
 /// A blob that goes to the registry.
 #[derive(Clone, Debug)]
-pub(super) struct Part {
+pub(crate) struct Part {
     /// What the manifest says of it; of a layer that was never compressed, only the media type is known.
     pub descriptor: Descriptor,
     /// Set if digest and size in the descriptor are yet to be found out.
@@ -69,16 +73,18 @@ impl Part {
 
 /// A document that goes to the registry after the blobs it names.
 #[derive(Clone, Debug)]
-pub(super) enum PlannedDocument {
+pub(crate) enum PlannedDocument {
     /// Exactly these bytes.
     Exact { digest: Digest, media_type: String, bytes: Vec<u8> },
     /// Made when the digests of all layers are known: config, and for each layer the position of its part.
     Made { config: Box<Descriptor>, layers: Vec<usize>, is_docker: bool },
+    /// An index that was made here, with its bytes and the position of the document for each of its manifests.
+    MadeIndex { index: Box<Index>, bytes: Vec<u8>, members: Vec<usize> },
 }
 
 /// All that a push sends.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// Layers, the lowest first, each once; then configs.
     pub layers: Vec<Part>,
     pub configs: Vec<Part>,
@@ -90,10 +96,12 @@ pub(super) struct Plan {
     pub remade: Option<Digest>,
     /// The image, if it is one.
     pub image: Option<ImageId>,
+    /// The images of an index that is made anew.
+    pub members: Vec<ImageId>,
 }
 
 impl Plan {
-    fn add_layer(&mut self, part: Part) -> usize {
+    pub fn add_layer(&mut self, part: Part) -> usize {
         match self.layers.iter().position(|known| known.is_same(&part)) {
             Some(position) => position,
             None => {
@@ -103,7 +111,7 @@ impl Plan {
         }
     }
 
-    fn add_config(&mut self, descriptor: &Descriptor) {
+    pub fn add_config(&mut self, descriptor: &Descriptor) {
         let is_known = |part: &Part| part.descriptor.digest == descriptor.digest;
         if !self.configs.iter().any(is_known) {
             let descriptor = descriptor.clone();
@@ -132,7 +140,7 @@ pub(super) fn plan(
     let Some(first) = images.first() else { return Err(absent(store, reference)?) };
     let target = store.target_of(&name)?;
     let index = match &target {
-        Some(target) => read_index(store, target)?,
+        Some(target) => read_index(store, target)?.map(|(index, bytes)| (target.clone(), index, bytes)),
         None => None,
     };
     if let (None, Some((digest, index, bytes))) = (platform, &index) {
@@ -141,6 +149,12 @@ pub(super) fn plan(
             media_type: index.media_type().to_owned(),
             bytes: bytes.clone(),
         };
+        // As for an image: what no registry knows should not go there uncompressed.
+        if !is_of_registry(store, &images, digest)?
+            && let Some(plan) = made_index(store, index, bytes, remote)?
+        {
+            return Ok(plan);
+        }
         let whole = match whole_index(store, index, remote)? {
             Some(plan) => Some(plan),
             None => (remote.has_document)(digest)?.then(Plan::default),
@@ -166,7 +180,7 @@ pub(super) fn plan(
     Ok(plan)
 }
 
-pub(super) fn failed(reference: &Reference, source: PushError) -> ImageError {
+pub(crate) fn failed(reference: &Reference, source: PushError) -> ImageError {
     ImageError::Push { reference: reference.familiar(), source: Box::new(source) }
 }
 
@@ -191,12 +205,52 @@ fn of_platform(store: &Store, images: &[ImageId], wanted: &Platform) -> Result<O
     Ok(wanted.runs().into_iter().find_map(fits).map(|(id, _)| (*id).clone()))
 }
 
-fn read_index(store: &Store, digest: &Digest) -> Result<Option<(Digest, Index, Vec<u8>)>> {
-    let Ok(bytes) = store.read_blob(digest, MANIFEST_SIZE_BYTES_MAX) else { return Ok(None) };
-    match Document::parse(&bytes, None) {
-        Ok(Document::Index(index)) => Ok(Some((digest.clone(), index, bytes))),
-        _ => Ok(None),
+/// Whether a registry has the index, as far as is known.
+fn is_of_registry(store: &Store, images: &[ImageId], index: &Digest) -> Result<bool> {
+    for id in images {
+        let mut names = store.names_of(id)?;
+        names.extend(store.other_names_of(id)?);
+        let mut names = names.iter().filter_map(|name| Reference::parse(name).ok());
+        if names.any(|name| name.digest() == Some(index)) {
+            return Ok(true);
+        }
     }
+    Ok(false)
+}
+
+/// The plan of an index that was made here: each image as it would be pushed alone, and an index of what comes of them.
+/// `None` if one of its images is not stored.
+fn made_index(store: &Store, index: &Index, bytes: &[u8], remote: &Remote<'_>) -> Result<Option<Plan>> {
+    let mut whole = Plan::default();
+    let mut members = Vec::with_capacity(index.manifests.len());
+    let mut positions: Vec<(Digest, usize)> = Vec::new();
+    for descriptor in &index.manifests {
+        let known = positions.iter().find(|(digest, _)| *digest == descriptor.digest);
+        if let Some((_, position)) = known {
+            members.push(*position);
+            continue;
+        }
+        let Some(id) = image_of(store, descriptor)? else { return Ok(None) };
+        let plan = image(store, &id, None, remote)?;
+        let layers: Vec<usize> = plan.layers.into_iter().map(|part| whole.add_layer(part)).collect();
+        for config in plan.configs {
+            whole.add_config(&config.descriptor);
+        }
+        for mut document in plan.documents {
+            if let PlannedDocument::Made { layers: own, .. } = &mut document {
+                *own = own.iter().filter_map(|position| layers.get(*position).copied()).collect();
+            }
+            whole.documents.push(document);
+        }
+        // An image is one document.
+        let position = whole.documents.len().saturating_sub(1);
+        positions.push((descriptor.digest.clone(), position));
+        members.push(position);
+        whole.members.push(id);
+    }
+    let (index, bytes) = (Box::new(index.clone()), bytes.to_vec());
+    whole.documents.push(PlannedDocument::MadeIndex { index, bytes, members });
+    Ok(Some(whole))
 }
 
 /// The plan of an index without its own document, if all that it refers to is stored.
@@ -318,10 +372,11 @@ fn made_again(
     chain: Option<&ChainId>,
 ) -> Result<Option<Bytes>> {
     let is_tar = descriptor.digest == diff_id.0;
-    let form = store.compressed_form(diff_id, FORM)?;
-    let is_form =
-        form.is_some_and(|form| form.digest == descriptor.digest && form.size_bytes == descriptor.size);
-    if !is_tar && !is_form {
+    let form = store.form_of_compressed(diff_id, &descriptor.digest)?;
+    let form = form.filter(|(_, size_bytes)| *size_bytes == descriptor.size);
+    // A form of an earlier version has a name that is not known here.
+    let form = form.and_then(|(name, _)| Form::of_name(&name));
+    if !is_tar && form.is_none() {
         return Ok(None);
     }
     let Some(layer) = store.whole_layer(diff_id, chain, is_whole)? else { return Ok(None) };
@@ -329,11 +384,14 @@ fn made_again(
         return Ok(None);
     }
     let plain = plain_of(store, layer)?;
-    Ok(plain.map(if is_tar { Bytes::Tar } else { Bytes::Gzip }))
+    Ok(plain.map(|plain| match form.filter(|_| !is_tar) {
+        Some(form) => Bytes::Compressed(plain, form),
+        None => Bytes::Tar(plain),
+    }))
 }
 
 /// The tar of a layer, if mica has it or writes it.
-fn plain_of(store: &Store, layer: Layer) -> Result<Option<Plain>> {
+pub(crate) fn plain_of(store: &Store, layer: Layer) -> Result<Option<Plain>> {
     match &layer.record.origin {
         None => Ok(Some(Plain::Tree(Box::new(layer)))),
         Some((digest, media_type)) => {
@@ -399,11 +457,12 @@ fn made_part(
         // Its bytes are gone; perhaps its tar is one that mica writes alike. It is compared while it is written.
         None => Plain::Tree(Box::new(layer)),
     };
-    let form = store.compressed_form(diff_id, FORM)?;
-    let (digest, size_bytes, is_unknown) = match form {
-        Some(form) => (form.digest, form.size_bytes, false),
+    let form = Form::default();
+    let known = store.compressed_form(diff_id, &form.name())?;
+    let (digest, size_bytes, is_unknown) = match known {
+        Some(known) => (known.digest, known.size_bytes, false),
         None => (diff_id.0.clone(), 0, true),
     };
     let descriptor = Descriptor::new(layer_type(Compression::Gzip), digest, size_bytes);
-    Ok(Part { descriptor, is_unknown, diff_id: Some(diff_id.clone()), bytes: Bytes::Gzip(plain) })
+    Ok(Part { descriptor, is_unknown, diff_id: Some(diff_id.clone()), bytes: Bytes::Compressed(plain, form) })
 }

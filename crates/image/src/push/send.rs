@@ -1,12 +1,11 @@
 //! Blobs on their way out, several at once: asked for, mounted, or sent.
 
 use std::fs::File;
-use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use mica_layer::encode::FORM;
+use mica_layer::encode::{Algorithm, Form};
 use mica_oci::{Descriptor, DiffId, Digest, Reference};
 use mica_registry_client::{Client, Mounted, UploadWatch};
 use mica_store::{CompressedForm, Lease, Store};
@@ -20,13 +19,11 @@ use crate::transfer_event::{LayerState, TransferEvent, Watch};
 const UPLOADS_AT_ONCE: usize = 5;
 /// Repositories that are asked for a blob: each one that does not have it costs a request and leaves an upload behind.
 const MOUNTS_MAX: usize = 3;
-/// Threads that compress: each has two blocks of half a megabyte, and no disk gives more than so many take.
-const THREADS_MAX: usize = 32;
 /// Bars need no more.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 
 /// How sending a blob failed.
-pub(super) type Failure = crate::transfer_failure::Failure<PushError>;
+pub(crate) type Failure = crate::transfer_failure::Failure<PushError>;
 
 impl From<PushError> for Failure {
     fn from(error: PushError) -> Self {
@@ -35,7 +32,7 @@ impl From<PushError> for Failure {
 }
 
 /// What all blobs of a push share.
-pub(super) struct Send<'a> {
+pub(crate) struct Send<'a> {
     pub store: &'a Store,
     pub client: &'a Client,
     pub lease: &'a Lease,
@@ -115,7 +112,7 @@ impl<'a> Send<'a> {
     /// Brings one blob to the registry. Answers its descriptor, whose digest may have been unknown before.
     pub fn part(&self, position: Option<usize>, part: &Part) -> Result<Descriptor, Failure> {
         let mut descriptor = part.descriptor.clone();
-        let (plain, is_gzip) = match &part.bytes {
+        let (plain, form) = match &part.bytes {
             Bytes::Foreign => {
                 self.tell(position, LayerState::SkippedForeign);
                 return Ok(descriptor);
@@ -133,8 +130,14 @@ impl<'a> Send<'a> {
                 }
                 return Ok(descriptor);
             }
-            Bytes::Tar(plain) => (plain, false),
-            Bytes::Gzip(plain) => (plain, true),
+            Bytes::Written(written) => {
+                if let Asked::Send(location) = self.ask(position, &descriptor)? {
+                    self.upload(position, &descriptor, Arc::clone(&written.file), location)?;
+                }
+                return Ok(descriptor);
+            }
+            Bytes::Tar(plain) => (plain, Form::of(Algorithm::Uncompressed)),
+            Bytes::Compressed(plain, form) => (plain, *form),
         };
         self.protect(plain)?;
         let diff_id = part.diff_id.clone().unwrap_or_else(|| DiffId(descriptor.digest.clone()));
@@ -145,7 +148,7 @@ impl<'a> Send<'a> {
                 Asked::Send(opened) => location = opened,
             }
         }
-        let written = self.write(position, &diff_id, plain, is_gzip)?;
+        let written = self.write(position, &diff_id, plain, form)?;
         if part.is_unknown {
             descriptor.digest = written.digest.clone();
             descriptor.size = written.size_bytes;
@@ -183,24 +186,25 @@ impl<'a> Send<'a> {
         position: Option<usize>,
         diff_id: &DiffId,
         plain: &Plain,
-        is_gzip: bool,
+        form: Form,
     ) -> Result<Written, Failure> {
         let _turn = self.compressing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.stop.load(Ordering::Relaxed) {
             return Err(PushError::Stopped.into());
         }
-        let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(THREADS_MAX);
+        let is_compressed = form.algorithm() != Algorithm::Uncompressed;
         let mut told = Instant::now();
         let mut watch = |done: u64, all: u64| {
-            if is_gzip && told.elapsed() >= TELL_EVERY {
+            if is_compressed && told.elapsed() >= TELL_EVERY {
                 told = Instant::now();
                 self.tell(position, LayerState::Compressing(done, all));
             }
+            !self.stop.load(Ordering::Relaxed)
         };
-        let written = write(self.store, diff_id, plain, is_gzip.then_some(threads), &mut watch)?;
-        if is_gzip {
-            let form = CompressedForm { digest: written.digest.clone(), size_bytes: written.size_bytes };
-            self.store.put_compressed_form(diff_id, FORM, &form)?;
+        let written = write(self.store, diff_id, plain, form, &mut watch)?;
+        if is_compressed {
+            let made = CompressedForm { digest: written.digest.clone(), size_bytes: written.size_bytes };
+            self.store.put_compressed_form(diff_id, &form.name(), &made)?;
         }
         Ok(written)
     }
