@@ -10,10 +10,11 @@ use mica_oci::{ImageId, Platform, Reference};
 use mica_plan::{BaseImage, BaseRequest, ImageKey};
 use mica_store::{Lease, Store};
 
-use crate::build::{BaseConfigs, BuildRequest};
+use crate::build::BaseConfigs;
 use crate::error::{BaseFailure, BuildError};
 use crate::event::{Event, Events};
 use crate::filesystem::Chain;
+use crate::request::{BuildRequest, NamedImage};
 
 /// Base images that are fetched at the same time; each of them has several layers on their way.
 const FETCHES_MAX: usize = 3;
@@ -88,7 +89,7 @@ impl Finder<'_> {
     }
 
     fn failure(&self, request: &BaseRequest, cause: ImageError) -> BaseFailure {
-        let (text, platform) = (&request.as_written, &request.key.platform);
+        let (text, platform) = (&in_store(&request.as_written), &request.key.platform);
         // Looking again cannot fail in a way that is worth more than what failed before.
         let present = mica_image::resolve_platform(self.store, text, platform);
         let present_platforms = match &present {
@@ -96,7 +97,8 @@ impl Finder<'_> {
             _ => Vec::new(),
         };
         BaseFailure {
-            as_written: text.clone(),
+            as_written: request.as_written.clone(),
+            meant_stage: None,
             span: request.span,
             platform: platform.to_string(),
             // If it was not asked for, it was not there a moment ago, whoever brought it since.
@@ -107,10 +109,15 @@ impl Finder<'_> {
     }
 
     fn find(&self, request: &BaseRequest) -> Result<Found, BuildError> {
+        let ImageKey { reference, platform } = &request.key;
+        let is_it = |named: &&NamedImage| named.reference == *reference && named.platform.is_same(platform);
+        if let Some(named) = self.request.named_images.iter().find(is_it) {
+            return self.open(reference.familiar(), &named.image);
+        }
         if !self.request.pull {
             match self.find_in_store(&request.as_written, &request.key.platform) {
                 Ok(Some(found)) => {
-                    (self.events)(Event::Base { name: found.0.clone() });
+                    (self.events)(Event::Base { name: self.label(&found.0, &request.key.platform) });
                     return Ok(found);
                 }
                 // Of an image that is not whole, the rest can be fetched.
@@ -123,7 +130,7 @@ impl Finder<'_> {
             for reference in &candidates {
                 let text = reference.canonical();
                 if let Ok(Some(found)) = self.find_in_store(&text, &request.key.platform) {
-                    (self.events)(Event::Base { name: found.0.clone() });
+                    (self.events)(Event::Base { name: self.label(&found.0, &request.key.platform) });
                     return Ok(found);
                 }
             }
@@ -145,6 +152,7 @@ impl Finder<'_> {
 
     /// The image, if the store has it for the platform. What does not say its platform does for all.
     fn find_in_store(&self, text: &str, platform: &Platform) -> Result<Option<Found>, BuildError> {
+        let text = &in_store(text);
         let id = match mica_image::resolve_platform(self.store, text, platform) {
             Ok(id) => id,
             Err(ImageError::NotFound { .. }) => return Ok(None),
@@ -162,7 +170,7 @@ impl Finder<'_> {
     }
 
     fn fetch(&self, reference: &Reference, platform: &Platform) -> Result<Found, BuildError> {
-        let name = reference.canonical();
+        let name = self.label(&reference.canonical(), platform);
         let started = Instant::now();
         (self.events)(Event::BaseFetch { name: name.clone() });
         let watch = |event| (self.events)(Event::BaseTransfer { name: name.clone(), event });
@@ -171,23 +179,49 @@ impl Finder<'_> {
         let pulled = self.source.fetch(reference, asked, &watch).inspect_err(|error| {
             (self.events)(Event::BaseFailed { name: name.clone(), message: error.to_string() });
         })?;
+        // A build for another machine does not change what people mean by the name.
+        let by_digest = reference.name_only().with_digest(pulled.target.clone());
+        for name in [reference, &by_digest] {
+            mica_image::lead_to_own(self.store, name)?;
+        }
         let target = pulled.target.to_string();
         (self.events)(Event::BaseFetched { name: name.clone(), target, elapsed: started.elapsed() });
-        self.open(name, &pulled.image)
+        self.open(reference.canonical(), &pulled.image)
+    }
+
+    /// What events know an image by.
+    fn label(&self, name: &str, platform: &Platform) -> String {
+        match self.request.makes_index() {
+            true => format!("{platform} {name}"),
+            false => name.to_owned(),
+        }
     }
 
     fn open(&self, name: String, id: &ImageId) -> Result<Found, BuildError> {
         let config = mica_image::config(self.store, id)?;
-        let chain = Chain::of_image(self.store, &config.rootfs.diff_ids)?;
+        let chain = Chain::of_image(self.store, &config.rootfs.diff_ids)?.named(id);
         // Another process may remove the image while this build stands on it.
         chain.protect(self.lease)?;
         Ok((name, BaseImage { config }, chain))
     }
 }
 
+/// What a text of a Dockerfile is looked up as in the store: a name, or a whole ID. The beginning of an ID is a name too,
+/// and which image that would be depends on what else happens to be in the store.
+fn in_store(text: &str) -> String {
+    let is_id = text.strip_prefix("sha256:").unwrap_or(text).len() == 64;
+    if is_id { text.to_owned() } else { name_of(text) }
+}
+
 /// The canonical name that a text means, or the text where it is an ID.
 fn name_of(text: &str) -> String {
     Reference::parse(text).map_or_else(|_| text.to_owned(), |name| name.with_default_tag().canonical())
+}
+
+/// The config of an image that is in the store for that platform.
+pub(crate) fn stored_config(store: &Store, request: &BaseRequest) -> Option<BaseImage> {
+    let id = mica_image::resolve_platform(store, &request.as_written, &request.key.platform).ok()?;
+    Some(BaseImage { config: mica_image::config(store, &id).ok()? })
 }
 
 /// What a base is known by inside one build.

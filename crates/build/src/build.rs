@@ -1,109 +1,53 @@
 //! One build: from a Dockerfile's text to a stored image.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use mica_diagnostic::{Diagnostic, Source};
 use mica_dockerfile::Dockerfile;
-use mica_dockerfile::dockerignore::Dockerignore;
-use mica_oci::{ChainId, DiffId, Digest, ImageConfig, ImageId, Reference};
+use mica_dockerfile::dockerignore::{Dockerignore, IgnoreError};
+use mica_dockerfile::suggest::suggest;
+use mica_oci::{ChainId, DiffId, ImageConfig, ImageId};
 use mica_plan::{
-    BaseImage, BaseRequest, FileSource, FilesystemState, Graph, ImageKey, PlanOptions, StepId,
-    needed_bases_with, plan,
+    BaseImage, BaseRequest, CopySourceSpec, CopyStep, FileSource, FilesystemState, Graph, ImageKey,
+    PlanOptions, PlatformTarget, StepId, needed_bases_with, plan,
 };
 use mica_store::{Forgotten, Lease, Store};
 use mica_tree::{MergedIndex, Time};
 
 use crate::assemble_image;
 use crate::base::{BaseSource, Bases, Finder, image_name};
+use crate::caches::Caches;
+use crate::entitlements;
 use crate::error::{BuildError, StepError};
 use crate::event::{Event, Events};
 use crate::exec_copy::SourceTree;
+use crate::failed;
+use crate::fetched::{FetchedContext, Fetcher};
 use crate::filesystem::{Chain, Indexes};
+use crate::inspect;
+use crate::named::NamedContexts;
 use crate::outcomes::{Outcome, Outcomes};
-use crate::policy::{self, CacheMode};
+use crate::platforms;
+use crate::policy;
+use crate::remote::Remotes;
 use crate::report;
+use crate::request::{BuildRequest, Built, IgnoreFile};
 use crate::reuse::{Key, Keys};
+use crate::times::Times;
 use crate::traced::without_owners;
-use crate::verdict::{BuildReport, Reason, Verdict};
-
-/// Network of RUN steps that do not say otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum BuildNetwork {
-    /// One of its own with a way out: the bridge as root, pasta otherwise.
-    #[default]
-    Default,
-    /// Loopback only.
-    None,
-    /// The host's.
-    Host,
-}
-
-/// An ignore file.
-#[derive(Debug, Clone)]
-pub struct IgnoreFile {
-    /// Name shown to people.
-    pub name: String,
-    /// Its text.
-    pub text: String,
-}
-
-/// What is to be built.
-#[derive(Debug, Clone)]
-pub struct BuildRequest {
-    /// The Dockerfile.
-    pub dockerfile: Source,
-    /// The context directory; `None` when there is none (a Dockerfile on standard input).
-    pub context: Option<PathBuf>,
-    /// The ignore file that applies.
-    pub ignore: Option<IgnoreFile>,
-    /// Target, arguments, labels, platform.
-    pub plan: PlanOptions,
-    /// Names for the image.
-    pub names: Vec<Reference>,
-    /// Ask for base images even if they are there.
-    pub pull: bool,
-    /// Use no result of earlier builds.
-    pub no_cache: bool,
-    /// Stages, by name or number, that no result of earlier builds is used for.
-    pub no_cache_stages: Vec<String>,
-    /// On which layers results of earlier builds are used; a step's own comment can be stricter.
-    pub cache: CacheMode,
-    /// How old a result may be that was made with the network.
-    pub cache_ttl_seconds: Option<u64>,
-    /// Network of RUN.
-    pub network: BuildNetwork,
-    /// Lines for /etc/hosts, `NAME:ADDRESS`.
-    pub add_hosts: Vec<String>,
-    /// The caller is in a user namespace.
-    pub rootless: bool,
-    /// Say also what changed below steps that are taken over; costs a look at the earlier layers.
-    pub explain: bool,
-    /// Now, seconds since 1970; SOURCE_DATE_EPOCH when that is set.
-    pub now_seconds: i64,
-}
-
-/// A finished build.
-#[derive(Debug, Clone)]
-pub struct Built {
-    /// Digest of the config.
-    pub image: ImageId,
-    /// Digest of the manifest.
-    pub manifest: Digest,
-    /// Warnings about the Dockerfile.
-    pub warnings: Vec<Diagnostic>,
-    /// What is said of each step.
-    pub report: BuildReport,
-}
+use crate::verdict::{Reason, Verdict};
 
 /// What a build needs that must outlive single steps.
 pub(crate) struct Build<'a> {
     pub store: &'a Store,
     pub request: &'a BuildRequest,
     pub graph: &'a Graph,
+    /// What the graph makes, for each platform in the order of the request.
+    pub targets: &'a [PlatformTarget],
+    pub times: Times,
     pub events: &'a Events<'a>,
     pub indexes: Indexes,
     ignore: Option<&'a Dockerignore>,
@@ -126,8 +70,26 @@ pub(crate) struct Build<'a> {
     pub cancelled: AtomicBool,
     /// Set from outside, by a signal.
     pub interrupted: &'a AtomicBool,
-    pub lease: Lease,
+    pub lease: Arc<Lease>,
+    /// Results of steps from elsewhere, and for there.
+    pub caches: &'a Caches,
+    /// What the steps that are done were looked up by.
+    pub done: Mutex<HashMap<StepId, Keys>>,
+    /// Held while the directory of a cache mount is filled.
+    pub mounts_lock: Mutex<()>,
     warned: Mutex<std::collections::BTreeSet<String>>,
+    /// What ADD fetches.
+    pub remotes: Remotes,
+    /// Named build contexts that are files.
+    pub named: NamedContexts,
+}
+
+/// What a build may ask of whoever called for it.
+pub struct Outside<'a> {
+    /// Base images that the store lacks.
+    pub bases: &'a dyn BaseSource,
+    /// Results of steps from elsewhere, and for there.
+    pub caches: &'a Caches,
 }
 
 /// Damaged layers that one build makes again before it gives up.
@@ -139,12 +101,12 @@ const REPAIRS_MAX: usize = 16;
 pub fn build(
     store: &Store,
     request: &BuildRequest,
-    bases: &dyn BaseSource,
+    outside: &Outside<'_>,
     events: &Events<'_>,
     interrupted: &AtomicBool,
 ) -> Result<Built, BuildError> {
     for _ in 0..REPAIRS_MAX {
-        match build_once(store, request, bases, events, interrupted) {
+        match build_once(store, request, outside, events, interrupted) {
             Err(BuildError::LayerDamaged { diff_id, chain_id, path, reason }) => {
                 let message = format!("layer {diff_id} is damaged (`{path}`: {reason}); it is made again");
                 forget_damaged(store, &diff_id, chain_id.as_ref())?;
@@ -153,7 +115,7 @@ pub fn build(
             other => return other,
         }
     }
-    build_once(store, request, bases, events, interrupted)
+    build_once(store, request, outside, events, interrupted)
 }
 
 /// Makes room for the layer to be made again.
@@ -173,22 +135,23 @@ pub(crate) fn forget_damaged(
 fn build_once(
     store: &Store,
     request: &BuildRequest,
-    source: &dyn BaseSource,
+    outside: &Outside<'_>,
     events: &Events<'_>,
     interrupted: &AtomicBool,
 ) -> Result<Built, BuildError> {
     let text = &request.dockerfile;
     let wrong = |diagnostics| BuildError::Dockerfile { source_text: text.clone(), diagnostics };
+    let every = platforms::options(request);
     let dockerfile = parse(text, &request.plan).map_err(wrong)?;
     events(Event::Dockerfile { name: text.name.to_string(), size_bytes: text.text.len() as u64 });
     let ignore = parse_ignore(request)?;
-    let lease = store.lease()?;
-    let finder = Finder { store, request, source, lease: &lease, events };
+    let lease = Arc::new(store.lease()?);
+    let finder = Finder { store, request, source: outside.bases, lease: &lease, events };
     let mut bases = Bases::default();
     loop {
         // Triggers of a base image may need further images.
         let known = |key: &ImageKey| bases.configs.get(&image_name(key));
-        let requests = needed_bases_with(&dockerfile, &request.plan, &known).map_err(wrong)?;
+        let requests = platforms::needed_bases(&dockerfile, &every, &known).map_err(wrong)?;
         let is_new = |request: &BaseRequest| !bases.chains.contains_key(&image_name(&request.key));
         let new: Vec<_> = requests.into_iter().filter(is_new).collect();
         if new.is_empty() {
@@ -199,12 +162,21 @@ fn build_once(
             .map_err(|error| and_what_else(error, &dockerfile, &request.plan, &bases.configs))?;
     }
     let Bases { configs, chains } = bases;
-    let graph = plan_graph(&dockerfile, request, &configs).map_err(wrong)?;
+    let known = |key: &ImageKey| configs.get(&image_name(key));
+    let (planned, found) = inspect::plan(&dockerfile, request, &every, ignore.as_ref(), &known);
+    let (graph, targets) = planned.map_err(wrong)?;
+    entitlements::check(request, &graph).map_err(wrong)?;
+    let findings = found.into_findings(text)?;
     events(Event::Planned { names: graph.steps.iter().map(|step| step.name.clone()).collect() });
+    let stopped = || interrupted.load(Ordering::Relaxed);
+    let fetcher = Fetcher { store, secrets: &request.secrets, stopped: &stopped };
+    let times = Times::new(request, &graph, events, &|source| fetcher.time(source))?;
     let build = Build {
         store,
         request,
         graph: &graph,
+        targets: &targets,
+        times,
         events,
         indexes: Indexes::default(),
         ignore: ignore.as_ref(),
@@ -220,24 +192,42 @@ fn build_once(
         cancelled: AtomicBool::new(false),
         interrupted,
         lease,
+        caches: outside.caches,
+        done: Mutex::default(),
+        mounts_lock: Mutex::default(),
         warned: Mutex::default(),
+        remotes: Remotes::default(),
+        named: NamedContexts::default(),
     };
+    build.tell_graph();
     let outcomes = build.run();
     if let Some((directory, _)) = build.context.get() {
         directory.save();
     }
+    build.named.save();
     let outcomes = outcomes.map_err(|error| build.of_base(error))?;
     let mut warnings = dockerfile.warnings.clone();
-    warnings.extend(graph.warnings.iter().cloned());
     warnings.extend(policy::unknown_stages(request, &graph));
-    let (image, manifest) = assemble_image::assemble_image(&build, &configs, &outcomes)?;
-    let report = report::report(&build, &image, &outcomes)?;
-    Ok(Built { image, manifest, warnings, report })
+    let (images, index) = assemble_image::assemble_images(&build, &configs, &outcomes)?;
+    build.hand_results_over(&outcomes).map_err(of_step)?;
+    let report = report::report(&build, &images, &outcomes)?;
+    store.forget_failed_steps(&failed::context_of(&build))?;
+    let unused_args = graph.unused_args.clone();
+    let source_date_epoch = build.times.told();
+    Ok(Built { images, index, source_date_epoch, warnings, findings, unused_args, report })
+}
+
+/// The failure of something that no step is at fault for.
+pub(crate) fn of_step(error: StepError) -> BuildError {
+    match error {
+        StepError::Build(error) => *error,
+        _ => BuildError::Interrupted,
+    }
 }
 
 /// Parses the Dockerfile. If it is wrong, what planning the rest finds is told as well, so that nobody mends one line to
 /// be told of the next.
-fn parse(source: &Source, options: &PlanOptions) -> Result<Dockerfile, Vec<Diagnostic>> {
+pub(crate) fn parse(source: &Source, options: &PlanOptions) -> Result<Dockerfile, Vec<Diagnostic>> {
     let (dockerfile, mut problems) = mica_dockerfile::parse_dockerfile_partially(source.clone());
     match dockerfile {
         Some(dockerfile) if problems.is_empty() => return Ok(dockerfile),
@@ -271,7 +261,12 @@ fn and_what_else(
     options: &PlanOptions,
     configs: &BaseConfigs,
 ) -> BuildError {
-    let BuildError::Bases { source_text, failures, mut diagnostics } = error else { return error };
+    let BuildError::Bases { source_text, mut failures, mut diagnostics } = error else { return error };
+    let stages = dockerfile.stages.iter().filter_map(|stage| Some(stage.from.name.as_ref()?.value.as_str()));
+    let stages: Vec<&str> = stages.collect();
+    for failure in &mut failures {
+        failure.meant_stage = suggest(&failure.as_written, &stages).map(ToOwned::to_owned);
+    }
     let blank = BaseImage { config: ImageConfig::new(&options.platform) };
     let base = |key: &ImageKey| Some(configs.get(&image_name(key)).unwrap_or(&blank));
     add_problems(&mut diagnostics, plan(dockerfile, options, &base).err().unwrap_or_default());
@@ -279,24 +274,19 @@ fn and_what_else(
     BuildError::Bases { source_text, failures, diagnostics }
 }
 
-fn parse_ignore(request: &BuildRequest) -> Result<Option<Dockerignore>, BuildError> {
+pub(crate) fn parse_ignore(request: &BuildRequest) -> Result<Option<Dockerignore>, BuildError> {
     let Some(file) = &request.ignore else { return Ok(None) };
-    Dockerignore::parse(&file.text).map(Some).map_err(|errors| {
-        let first = errors.into_iter().next();
-        BuildError::Ignore {
-            name: file.name.clone(),
-            line: first.as_ref().map_or(1, |error| error.line()),
-            message: first.map(|error| error.to_string()).unwrap_or_default(),
-        }
-    })
+    Dockerignore::parse(&file.text).map(Some).map_err(|errors| ignore_error(file, errors))
 }
 
-fn plan_graph(
-    dockerfile: &Dockerfile,
-    request: &BuildRequest,
-    configs: &HashMap<String, BaseImage>,
-) -> Result<Graph, Vec<Diagnostic>> {
-    plan(dockerfile, &request.plan, &|key| configs.get(&image_name(key)))
+/// The first of the errors of an ignore file.
+pub(crate) fn ignore_error(file: &IgnoreFile, errors: Vec<IgnoreError>) -> BuildError {
+    let first = errors.into_iter().next();
+    let line = first.as_ref().map_or(1, |error| error.line());
+    let message = first.map(|error| error.to_string()).unwrap_or_default();
+    // The line is told with the file.
+    let message = message.trim_start_matches(&format!("line {line}: ")).to_owned();
+    BuildError::Ignore { name: file.name.clone(), line, message }
 }
 
 impl Build<'_> {
@@ -318,6 +308,11 @@ impl Build<'_> {
         BuildError::BaseDamaged { image, diff_id, path, reason }
     }
 
+    /// The image that a base is.
+    pub fn base_image(&self, key: &ImageKey) -> Option<ImageId> {
+        self.bases.get(&image_name(key))?.image().cloned()
+    }
+
     /// Tells a warning, once in a build.
     pub fn warn_once(&self, message: &str) {
         let mut warned = self.warned.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -328,17 +323,29 @@ impl Build<'_> {
 
     /// Directories that a step makes and that nobody had before.
     pub fn time_of_new_directories(&self) -> Time {
-        Time { seconds: self.request.now_seconds, nanoseconds: 0 }
+        self.times.of_new_files()
     }
 
-    /// The rule that hides a path of the context: file, line, pattern.
-    pub fn hidden_by(&self, path: &str) -> Option<(String, usize, String)> {
-        let rules = self.ignore?;
-        let name = self.request.ignore.as_ref()?.name.clone();
+    /// The rule that hides a path of a context: file, line, pattern.
+    pub fn hidden_by(&self, from: &FileSource, path: &str) -> Option<(String, usize, String)> {
+        let of_named;
+        let (rules, file, directory) = match from {
+            FileSource::Context => {
+                (self.ignore?, self.request.ignore.as_ref()?, self.request.context.as_ref()?)
+            }
+            FileSource::State(FilesystemState::NamedContext(name)) => {
+                let given = self.request.named_directories.iter().find(|given| given.name == *name)?;
+                let file = given.ignore.as_ref()?;
+                of_named = Dockerignore::parse(&file.text).ok()?;
+                (&of_named, file, &given.path)
+            }
+            FileSource::State(_) => return None,
+        };
+        let name = file.name.clone();
         let path = String::from_utf8(crate::place::clean(path)).ok()?;
         let ignored = rules.matches(&path);
         // The path must be there, or the rule is not the reason.
-        let there = self.request.context.as_ref()?.join(&path).symlink_metadata().is_ok();
+        let there = directory.join(&path).symlink_metadata().is_ok();
         let rule = ignored.by.filter(|_| ignored.is_ignored && there)?;
         Some((name, rule.line, rule.text.clone()))
     }
@@ -357,6 +364,28 @@ impl Build<'_> {
         }
     }
 
+    /// The context that was fetched to a directory.
+    fn fetched(&self, path: &std::path::Path) -> Option<&FetchedContext> {
+        self.request.fetched.iter().find(|fetched| fetched.path == path).map(|fetched| &**fetched)
+    }
+
+    /// Where digests of a context's files are remembered; not of one whose directory goes when the build ends.
+    pub fn stat_cache(&self, path: &std::path::Path) -> Option<std::path::PathBuf> {
+        match self.fetched(path) {
+            Some(_) => None,
+            None => Some(self.store.context_directory().join(context_name(path))),
+        }
+    }
+
+    /// What the build context is known by from one build to the next.
+    pub fn context_name(&self) -> Option<String> {
+        let path = self.request.context.as_ref()?;
+        Some(match self.fetched(path) {
+            Some(fetched) => blake3::hash(fetched.label.as_bytes()).to_hex().as_str()[..32].to_owned(),
+            None => context_name(path),
+        })
+    }
+
     /// The context, walked at first use.
     fn context(&self) -> Result<(Arc<mica_context::SourceDir>, Arc<MergedIndex>), StepError> {
         let _one = self.context_lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -364,12 +393,18 @@ impl Build<'_> {
             return Ok((directory.clone(), merged.clone()));
         }
         let Some(path) = &self.request.context else {
-            return Err(StepError::Unsupported { what: "COPY without a build context" });
+            // As BuildKit: a Dockerfile alone has a context with nothing in it.
+            let empty = self.store.ingest()?;
+            let directory = Arc::new(mica_context::SourceDir::open(&empty.tree(), None, None)?);
+            let merged = Arc::new(MergedIndex::new([directory.index().clone()]));
+            let _ = self.context.set((directory.clone(), merged.clone()));
+            return Ok((directory, merged));
         };
         let started = Instant::now();
-        let cache = self.store.context_directory().join(context_name(path));
-        let directory = Arc::new(mica_context::SourceDir::open(path, self.ignore, Some(&cache))?);
-        let merged = Arc::new(MergedIndex::new([directory.index().clone()]));
+        let cache = self.stat_cache(path);
+        let directory = Arc::new(mica_context::SourceDir::open(path, self.ignore, cache.as_deref())?);
+        let index = self.times.context(directory.index());
+        let merged = Arc::new(MergedIndex::new([index]));
         (self.events)(Event::Context {
             entries: directory.index().entries().len(),
             elapsed: started.elapsed(),
@@ -383,7 +418,8 @@ impl Build<'_> {
         &self,
     ) -> Result<(Arc<mica_context::SourceDir>, Arc<MergedIndex>), StepError> {
         let (directory, _) = self.context()?;
-        let make = || Arc::new(MergedIndex::new([Arc::new(without_owners(directory.index()))]));
+        let make =
+            || Arc::new(MergedIndex::new([self.times.context(&Arc::new(without_owners(directory.index())))]));
         let merged = self.context_without_owners.get_or_init(make).clone();
         Ok((directory, merged))
     }
@@ -394,6 +430,14 @@ impl Build<'_> {
         self.untraced.get_or_init(probe).as_deref()
     }
 
+    /// The files that the words of a COPY are looked up in: none where all of it is fetched or inline.
+    pub fn copy_source(&self, copy: &CopyStep, outcomes: &Outcomes) -> Result<SourceTree, StepError> {
+        match copy.sources.iter().any(|source| matches!(source.spec, CopySourceSpec::Path(_))) {
+            true => self.source(&copy.from, outcomes),
+            false => self.source(&FileSource::State(FilesystemState::Scratch), outcomes),
+        }
+    }
+
     /// The files that a step reads besides its own.
     pub fn source(&self, from: &FileSource, outcomes: &Outcomes) -> Result<SourceTree, StepError> {
         Ok(match from {
@@ -401,6 +445,7 @@ impl Build<'_> {
                 let (directory, merged) = self.context()?;
                 SourceTree::Context { directory, merged }
             }
+            FileSource::State(FilesystemState::NamedContext(name)) => self.named_source(name)?,
             FileSource::State(state) => {
                 let chain = self.chain(state, outcomes)?;
                 let merged = chain.merged(&self.indexes)?;
@@ -418,7 +463,7 @@ impl Build<'_> {
                 .get(&image_name(key))
                 .cloned()
                 .ok_or(StepError::Unsupported { what: "an image nobody asked for" }),
-            FilesystemState::NamedContext(_) => Err(StepError::Unsupported { what: "a named build context" }),
+            FilesystemState::NamedContext(name) => self.named_chain(name, outcomes),
             FilesystemState::Step(id) => match outcomes.get(*id) {
                 Some(outcome) => Ok(outcome.chain),
                 None => Err(StepError::Cancelled),

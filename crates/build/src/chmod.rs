@@ -72,4 +72,85 @@ mod tests {
         check("u+x-w", 0o644, false, 0o544);
         check("nonsense", 0o644, false, 0o644);
     }
+
+    /// What chmod(1) makes of a file and of a directory of each mode.
+    #[test]
+    fn root_modes_are_those_of_chmod() {
+        use std::os::unix::fs::PermissionsExt as _;
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: set-id bits of any group need root");
+            return;
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        let changes = [
+            "u=rwX,go-w",
+            "a+X",
+            "+x",
+            "-x",
+            "=",
+            "=r",
+            "u=",
+            "g=u",
+            "o=g",
+            "u=o,g+u",
+            "go=",
+            "a=rX",
+            "u+s",
+            "g+s",
+            "ug+s",
+            "+s",
+            "-s",
+            "o+s",
+            "+t",
+            "-t",
+            "u+t",
+            "o+t",
+            "a=t",
+            "g=s",
+            "u=s,g=s",
+            "u+x-w",
+            "u-x+X",
+            "-x+X",
+            "ug=rw,o=r,a+X",
+            "o-rwx",
+            "g=u-w",
+            "u=g+x",
+            "a=u",
+            "a-st",
+            "u=rws",
+            "g=rxs",
+            "=rwX",
+            "u+r,u-r,u+w",
+        ];
+        let modes = [0o644, 0o755, 0o600, 0, 0o4755, 0o2750, 0o1777, 0o7777, 0o640, 0o111, 0o6644];
+        let paths = modes.map(|mode| [false, true].map(|is_directory| (mode, is_directory)));
+        let paths = paths.as_flattened().to_vec();
+        let place = |(mode, is_directory): (u32, bool)| dir.path().join(format!("{mode:o}{is_directory}"));
+        for (mode, is_directory) in &paths {
+            match is_directory {
+                true => std::fs::create_dir(place((*mode, true))).expect("a directory"),
+                false => std::fs::write(place((*mode, false)), "").expect("a file"),
+            }
+        }
+        for change in changes {
+            for path in &paths {
+                std::fs::set_permissions(place(*path), std::fs::Permissions::from_mode(path.0))
+                    .expect("a mode");
+            }
+            let mut command = std::process::Command::new("sh");
+            command
+                .args(["-c", "umask 0; chmod -- \"$@\"", "sh", change])
+                .args(paths.iter().copied().map(place));
+            assert!(command.status().expect("chmod").success(), "{change}");
+            for (mode, is_directory) in &paths {
+                let made =
+                    std::fs::metadata(place((*mode, *is_directory))).expect("a mode").permissions().mode();
+                let (got, expect) = (apply(change, *mode, *is_directory), made & 0o7777);
+                assert_eq!(
+                    got, expect,
+                    "{change} on {mode:o}, directory {is_directory}: {got:o}, not {expect:o}"
+                );
+            }
+        }
+    }
 }

@@ -1,10 +1,13 @@
 //! Why a build ended.
 
 use mica_diagnostic::{Diagnostic, Source, Span};
+use mica_dockerfile::Finding;
 use mica_oci::{ChainId, DiffId};
+use mica_ssh_agent::AgentError;
 use thiserror::Error;
 
 use crate::place::PlaceError;
+use crate::secret::SecretError;
 
 /// Why a build ended. Facts only: the command line turns them into text, hints and an exit code.
 #[derive(Debug, Error)]
@@ -16,6 +19,14 @@ pub enum BuildError {
         source_text: Source,
         /// At least one.
         diagnostics: Vec<Diagnostic>,
+    },
+    /// The Dockerfile wants findings of its rules to be errors, and there are some.
+    #[error("{} finding(s) in the Dockerfile", .findings.len())]
+    Checks {
+        /// The text.
+        source_text: Source,
+        /// At least one.
+        findings: Vec<Finding>,
     },
     /// Base images cannot be had.
     #[error("{} base image(s) cannot be had", .failures.len())]
@@ -54,6 +65,22 @@ pub enum BuildError {
     /// The build context cannot be used.
     #[error(transparent)]
     Context(#[from] mica_context::ContextError),
+    /// What SOURCE_DATE_EPOCH names cannot be fetched.
+    #[error("SOURCE_DATE_EPOCH: {source}")]
+    Epoch {
+        /// Why.
+        #[source]
+        source: Box<crate::remote::RemoteError>,
+    },
+    /// A named build context cannot be used.
+    #[error("build context `{name}`: {source}")]
+    NamedContext {
+        /// As given.
+        name: String,
+        /// Why.
+        #[source]
+        source: mica_context::ContextError,
+    },
     /// A layer that the store should have is gone.
     #[error("layer {diff_id} is not in the store")]
     LayerMissing {
@@ -114,6 +141,8 @@ pub struct BaseFailure {
     pub as_written: String,
     /// The piece of the Dockerfile.
     pub span: Span,
+    /// The stage that was probably meant.
+    pub meant_stage: Option<String>,
     /// What it was wanted for.
     pub platform: String,
     /// Whether the store has it all the same: newer ones were asked for.
@@ -156,28 +185,120 @@ pub enum StepError {
         file: &'static str,
     },
     /// The program ended with a code other than 0.
-    #[error("process \"{command}\" did not complete successfully: exit code: {code}")]
+    #[error("process \"{command}\" did not complete successfully: exit code: {code}{}", in_tries(*.tries))]
     Exit {
         /// The command as one text.
         command: String,
         /// Its exit code; 128 and the signal's number when one ended it.
         code: i32,
+        /// How often it was tried.
+        tries: u32,
+        /// The name of the state that it left, if it is kept.
+        kept: Option<String>,
     },
+    /// The state of a failed step is not there any more, or another version wrote it.
+    #[error("what failed step `{id}` left is not there any more")]
+    StateGone {
+        /// Its name.
+        id: String,
+    },
+    /// A limit of steps is malformed.
+    #[error("{0}")]
+    Limit(mica_container::ContainerError),
     /// Something that this version cannot do.
     #[error("{what} is not supported yet")]
     Unsupported {
         /// What.
         what: &'static str,
     },
+    /// What ADD is to fetch cannot be had.
+    #[error("{cause}")]
+    Remote {
+        /// The piece of the Dockerfile.
+        span: Span,
+        /// Why.
+        cause: Box<crate::remote::RemoteError>,
+    },
+    /// A program for another system.
+    #[error("RUN for {platform} is not supported: its programs need another operating system than this one")]
+    OtherSystem {
+        /// What the step is for.
+        platform: String,
+    },
+    /// A program for another CPU, which nothing here stands in for.
+    #[error("programs for {platform} do not run on this machine{}", absent.as_ref().map(|path| format!(
+        ": their emulator is registered as `{path}`, which is not in the image"
+    )).unwrap_or_else(|| ": no emulator is registered for them".to_owned()))]
+    NotEmulated {
+        /// What the step is for.
+        platform: String,
+        /// The emulator that would have to be in the image.
+        absent: Option<String>,
+    },
     /// A secret that is required was not given.
     #[error("secret `{id}` is required and was not given")]
     SecretMissing {
         /// Its name.
         id: String,
+        /// The mount.
+        span: Span,
+    },
+    /// A secret that was given cannot be read.
+    #[error("{error}")]
+    Secret {
+        /// Why.
+        #[source]
+        error: SecretError,
+        /// The mount.
+        span: Span,
+    },
+    /// A secret that is no text was to be a variable.
+    #[error("secret `{id}` is not text, and cannot be a variable")]
+    SecretNotText {
+        /// Its name.
+        id: String,
+        /// The mount.
+        span: Span,
+    },
+    /// A cache was to begin with what is no directory.
+    #[error("a cache cannot begin with `{path}`, which is no directory")]
+    CacheSource {
+        /// As written.
+        path: String,
+        /// The mount.
+        span: Span,
+    },
+    /// An ssh agent that is required was not given.
+    #[error("the ssh agent `{id}` is required and was not given")]
+    AgentMissing {
+        /// Its name.
+        id: String,
+        /// The mount.
+        span: Span,
+    },
+    /// An ssh agent that was given cannot be used.
+    #[error("ssh agent `{id}`: {error}")]
+    Agent {
+        /// Its name.
+        id: String,
+        /// Why.
+        #[source]
+        error: AgentError,
+        /// The mount.
+        span: Span,
     },
     /// An archive cannot be unpacked.
     #[error(transparent)]
     Archive(#[from] mica_layer::LayerError),
+    /// An archive that ADD names cannot be unpacked.
+    #[error("`{name}`: {source}")]
+    Unpack {
+        /// As the Dockerfile has it.
+        name: String,
+        /// Why.
+        #[source]
+        source: Box<crate::unpack::UnpackError>,
+    },
     /// What the step changed cannot be read.
     #[error(transparent)]
     Diff(#[from] mica_layer::diff::DiffError),
@@ -228,6 +349,30 @@ through_build_error!(
     mica_image::ImageError,
     mica_sys::Error
 );
+
+fn in_tries(tries: u32) -> String {
+    match tries {
+        1 => String::new(),
+        tries => format!(", after {tries} tries"),
+    }
+}
+
+impl StepError {
+    /// The piece of the instruction that it is about, if it is not all of it.
+    pub fn span(&self) -> Option<Span> {
+        match self {
+            Self::SourceMissing { span, .. }
+            | Self::SecretMissing { span, .. }
+            | Self::Secret { span, .. }
+            | Self::SecretNotText { span, .. }
+            | Self::CacheSource { span, .. }
+            | Self::AgentMissing { span, .. }
+            | Self::Agent { span, .. }
+            | Self::Remote { span, .. } => Some(*span),
+            _ => None,
+        }
+    }
+}
 
 impl BuildError {
     /// A layer that is not what its index says.

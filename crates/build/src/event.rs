@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use mica_image::TransferEvent;
 
+use crate::timing::{PlannedStep, StepResult};
 use crate::verdict::{Reason, Verdict};
 
-/// Something that happened. `step` is the position in the graph's list of steps.
+/// Something that happened. `step` is the position in the graph's list of steps. The name of a base image is its canonical
+/// one, with the platform and a space before it where several platforms are built.
 #[derive(Debug, Clone)]
 pub enum Event {
     /// The Dockerfile was read.
@@ -66,6 +68,18 @@ pub enum Event {
         /// In order.
         names: Vec<String>,
     },
+    /// What the steps wait for, in the same order; only where the request asks for timings.
+    Graph {
+        /// In order.
+        steps: Vec<PlannedStep>,
+    },
+    /// What a step's result weighs, once it is known; only where the request asks for timings.
+    StepResult {
+        /// Which.
+        step: usize,
+        /// What is known of it.
+        result: StepResult,
+    },
     /// A step's result was known.
     StepCached {
         /// Which.
@@ -80,14 +94,16 @@ pub enum Event {
         /// Why its result was not known.
         reason: Reason,
     },
-    /// A step's program wrote a line (without its end).
+    /// A step's program wrote a line, or mica says something of a step that goes on.
     StepOutput {
         /// Which.
         step: usize,
         /// Since the step began.
         elapsed: Duration,
-        /// What it wrote; bytes that are not UTF-8 are replaced.
+        /// What is to be shown: the line without its end, as it was drawn last; bytes that are not UTF-8 are replaced.
         line: String,
+        /// What the program wrote, each byte of it; empty if the line is mica's own.
+        bytes: Vec<u8>,
     },
     /// A step is done.
     StepFinished {
@@ -114,13 +130,43 @@ pub enum Event {
         manifest: String,
         /// Digest of the config.
         config: String,
+        /// The names that it has now, canonical.
+        names: Vec<String>,
         /// How long config, manifest and names took.
         elapsed: Duration,
     },
-    /// The image has this name now.
-    Named {
-        /// Canonical name.
+    /// The result is being brought somewhere.
+    ExportStarted {
+        /// Where, in words.
         name: String,
+    },
+    /// A part of that is done.
+    ExportStep {
+        /// Which.
+        what: String,
+        /// How long it took.
+        elapsed: Duration,
+    },
+    /// All of it is done.
+    ExportFinished {
+        /// How long it took.
+        elapsed: Duration,
+    },
+    /// It failed; an error says more.
+    ExportFailed {
+        /// One line.
+        message: String,
+    },
+    /// The images of several platforms are stored, and their index.
+    ExportedIndex {
+        /// Digests of each image's manifest and config.
+        images: Vec<(String, String)>,
+        /// Digest of the index.
+        index: String,
+        /// The names that it has now, canonical.
+        names: Vec<String>,
+        /// How long all that was stored took.
+        elapsed: Duration,
     },
 }
 

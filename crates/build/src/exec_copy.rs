@@ -6,7 +6,6 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use mica_diagnostic::Span;
-use mica_dockerfile::dockerignore::Dockerignore;
 use mica_layer::LayerError;
 use mica_layer::apply::extract_archive;
 use mica_layer::assemble::{AssembleOptions, Item, assemble};
@@ -23,9 +22,13 @@ use crate::filesystem::Chain;
 use crate::outcomes::Made;
 use crate::owner;
 use crate::place::{
-    Attributes, Origin, PlaceError, Placed, Placement, apply_chmod, clean, follow, join, matches, path_in,
+    Attributes, Origin, PlaceError, Placed, Placement, apply_chmod, clean, follow, join, matches,
 };
 use crate::previous::{self, FirstChange, Standing};
+use crate::remote;
+use crate::reuse::Key;
+use crate::select::{self, Selection};
+use crate::unpack::{UnpackError, copy_error, copy_with_holes};
 use crate::verdict::Changed;
 
 /// Directory in an ingest for what is unpacked.
@@ -70,23 +73,32 @@ impl SourceTree {
 /// What a COPY picked: for each source word, the paths that it names.
 pub(crate) struct Picked {
     words: Vec<Vec<Vec<u8>>>,
+    /// What stands for each word in the step's key, if it has to be fetched.
+    remote: Vec<Option<Key>>,
 }
 
 /// Resolves the words of the instruction against the source.
 pub(crate) fn pick(build: &Build<'_>, copy: &CopyStep, source: &SourceTree) -> Result<Picked, StepError> {
     let mut words = Vec::with_capacity(copy.sources.len());
-    for PlannedSource { spec, span } in &copy.sources {
+    let mut remote = Vec::with_capacity(copy.sources.len());
+    for planned in &copy.sources {
+        let PlannedSource { spec, span } = planned;
+        remote.push(remote::is_remote(spec).then(|| build.remote_key(copy, planned)).transpose()?);
         words.push(match spec {
-            CopySourceSpec::Path(word) => matches(source.merged(), word).map_err(|error| match error {
-                PlaceError::Missing { path } => missing(build, &copy.from, source.merged(), path, *span),
-                error => error.into(),
-            })?,
-            CopySourceSpec::Heredoc { .. } => Vec::new(),
-            CopySourceSpec::Url(_) => return Err(StepError::Unsupported { what: "ADD of a URL" }),
-            CopySourceSpec::Git(_) => return Err(StepError::Unsupported { what: "ADD of a git repository" }),
+            CopySourceSpec::Path(word) => {
+                let named = match copy.parents {
+                    true => select::beginnings(source.merged(), word),
+                    false => matches(source.merged(), word),
+                };
+                named.map_err(|error| match error {
+                    PlaceError::Missing { path } => missing(build, &copy.from, source.merged(), path, *span),
+                    error => error.into(),
+                })?
+            }
+            CopySourceSpec::Heredoc { .. } | CopySourceSpec::Url(_) | CopySourceSpec::Git(_) => Vec::new(),
         });
     }
-    Ok(Picked { words })
+    Ok(Picked { words, remote })
 }
 
 /// What is told of a source that is not there.
@@ -97,10 +109,9 @@ pub(crate) fn missing(
     path: String,
     span: Span,
 ) -> StepError {
-    let in_context = matches!(from, FileSource::Context);
     StepError::SourceMissing {
-        hidden_by: in_context.then(|| build.hidden_by(&path)).flatten().map(Box::new),
-        similar: similar(tree, &path),
+        hidden_by: build.hidden_by(from, &path).map(Box::new),
+        similar: similar(tree, &path).filter(|similar| *similar != path.trim_start_matches("./")),
         place: build.place_name(from),
         path,
         span,
@@ -166,7 +177,7 @@ pub(crate) fn contents(
 ) -> Result<Contents, StepError> {
     let mut shape = PieceHasher::default();
     let mut files = Vec::new();
-    for (paths, planned) in picked.words.iter().zip(&copy.sources) {
+    for ((paths, remote), planned) in picked.words.iter().zip(&picked.remote).zip(&copy.sources) {
         let mark = |hasher: &mut PieceHasher, tag: &[u8], bytes: &[u8]| {
             hasher.update(tag);
             hasher.update(&(bytes.len() as u64).to_le_bytes());
@@ -176,23 +187,23 @@ pub(crate) fn contents(
             mark(&mut shape, b"heredoc", content.as_bytes());
             continue;
         }
+        if let Some(key) = remote {
+            mark(&mut shape, b"remote", key);
+            continue;
+        }
+        let selection = Selection::of(copy, planned)?;
         mark(&mut shape, b"word", &(paths.len() as u64).to_le_bytes());
         for path in paths {
             mark(&mut shape, b"match", path);
             let Some(found) = follow(source.merged(), path)? else { continue };
             let real = found.path;
-            let skip = excluded(copy)?;
-            let inside = found.entry.is_none_or(Entry::is_directory);
-            let below = inside.then(|| source.merged().walk(&real)).into_iter().flatten();
             // As `Placement::copy` asks: a directory that is copied is not hidden itself.
-            let is_hidden = |entry: &Entry| match inside {
-                true => entry.path != real && skip(path_in(&real, &entry.path)),
-                false => skip(path_in(path, path)),
+            let below = match found.entry.is_none_or(Entry::is_directory) {
+                true => selection.inside(source.merged(), &real),
+                false if !selection.takes_file(path) => continue,
+                false => Vec::new(),
             };
-            for entry in found.entry.into_iter().chain(below) {
-                if is_hidden(entry) {
-                    continue;
-                }
+            for entry in found.entry.filter(|_| !copy.parents).into_iter().chain(below) {
                 let relative = entry.path.get(real.len()..).unwrap_or_default();
                 mark(&mut shape, b"path", relative);
                 let owner = matches!(source, SourceTree::State { .. }).then_some((entry.uid, entry.gid));
@@ -266,13 +277,6 @@ fn numbers(rdev: (u32, u32)) -> [u8; 8] {
     (major << 32 | minor).to_le_bytes()
 }
 
-/// The rule of `--exclude`.
-fn excluded(copy: &CopyStep) -> Result<impl Fn(&[u8]) -> bool, StepError> {
-    let rules = Dockerignore::from_patterns(copy.excludes.iter().map(String::as_str))
-        .map_err(|_| PlaceError::BadPattern { pattern: copy.excludes.join(" ") })?;
-    Ok(move |path: &[u8]| !rules.is_empty() && rules.matches(&String::from_utf8_lossy(path)).is_ignored)
-}
-
 /// A COPY whose entries have their places and are not made yet.
 pub(crate) struct Placing<'p> {
     placed: Vec<Placed>,
@@ -315,7 +319,9 @@ impl<'p> Placing<'p> {
     ) -> Result<Made, StepError> {
         let mut known: &[Standing] = &[];
         if let Some((previous, standings)) = &self.previous {
-            previous::keep(&mut self.placed, standings, previous);
+            // A result that depends on the one before is none that anybody else would get.
+            let with_times = build.times.fixed.is_none();
+            previous::keep(&mut self.placed, standings, previous, with_times);
             known = standings;
         }
         let made = make_layer(build, Some(source), &self.placed, known, ingest)?;
@@ -327,6 +333,32 @@ impl<'p> Placing<'p> {
             remember(directory, &self.placed, &made.index);
         }
         Ok(made)
+    }
+}
+
+/// Whether the layer of a COPY or ADD does not depend on where it is put, as `--link` says. Not with `--chmod`: BuildKit has
+/// it so, and whoever knows that counts on what is there keeping its mode.
+pub(crate) fn stands_alone(copy: &CopyStep) -> bool {
+    copy.link && copy.chmod.is_none()
+}
+
+/// Whether a COPY or ADD asks nothing of the layers below: `--chown` with names looks them up there.
+pub(crate) fn asks_nothing(copy: &CopyStep) -> bool {
+    stands_alone(copy) && copy.chown.as_deref().is_none_or(owner::is_numeric)
+}
+
+/// Tells of several files that are copied onto one path: the last one stays, which is hardly what was meant.
+fn warn_of_same_target(build: &Build<'_>, copy: &CopyStep, source: &SourceTree, picked: &Picked) {
+    let is_file = |path: &&Vec<u8>| {
+        let found = follow(source.merged(), path).ok().flatten();
+        found.and_then(|found| found.entry).is_some_and(|entry| !entry.is_directory())
+    };
+    let files = picked.words.iter().flatten().filter(is_file).take(2).count();
+    if files > 1 {
+        let (keyword, to) = (if copy.add { "ADD" } else { "COPY" }, &copy.destination);
+        let message =
+            format!("{keyword} of several files to `{to}`, which is a file then: the last one stays");
+        build.warn_once(&format!("{message}; write `{to}/` for a directory"));
     }
 }
 
@@ -346,12 +378,18 @@ pub(crate) fn place(
         None => matches!(source, SourceTree::Context { .. }).then_some((0, 0)),
     };
     let attributes = Attributes { owner, chmod: copy.chmod.clone(), time: build.time_of_new_directories() };
+    // A layer that stands alone is made as if there were nothing below.
+    let nothing = MergedIndex::default();
+    let nothing = Watched::new(&nothing);
+    let lower = if stands_alone(copy) { &nothing } else { lower };
     let mut placement = Placement::new(lower, attributes);
     let destination = placement.destination(&copy.destination)?;
     let written_as_directory = copy.destination.ends_with('/');
-    let skip = excluded(copy)?;
-    for (paths, PlannedSource { spec, .. }) in picked.words.iter().zip(&copy.sources) {
-        match spec {
+    if !written_as_directory && !copy.parents && !placement.is_directory(&destination) {
+        warn_of_same_target(build, copy, source, picked);
+    }
+    for (paths, planned) in picked.words.iter().zip(&copy.sources) {
+        match &planned.spec {
             CopySourceSpec::Heredoc { name, content } => {
                 let into = written_as_directory || placement.is_directory(&destination);
                 let path = if into { join(&destination, name.as_bytes()) } else { destination.clone() };
@@ -369,18 +407,42 @@ pub(crate) fn place(
                 placement.put(entry, Origin::Bytes(content.as_bytes().into()))?;
             }
             CopySourceSpec::Path(_) => {
-                let into = written_as_directory || copy.parents;
+                let selection = Selection::of(copy, planned)?;
                 for path in paths {
+                    let archive = Archive {
+                        tree: source.merged(),
+                        open: &|path| source.open(path),
+                        path,
+                        keep_owners: copy.chown.is_none(),
+                    };
                     if copy.add
                         && copy.unpack != Some(false)
-                        && unpack(source, path, &destination, copy.chown.is_some(), &mut placement, ingest)?
+                        && archive.unpack(&destination, &mut placement, ingest)?
                     {
                         continue;
                     }
-                    placement.copy(source.merged(), path, &destination, into, &skip)?;
+                    placement.copy(source.merged(), path, &destination, written_as_directory, &selection)?;
                 }
             }
-            CopySourceSpec::Url(_) | CopySourceSpec::Git(_) => {}
+            CopySourceSpec::Url(_) | CopySourceSpec::Git(_) => {
+                let files = build.remote_files(copy, planned)?;
+                let into = written_as_directory || placement.is_directory(&destination);
+                let path = files.path(into).map_err(|error| remote::at(planned.span, error))?;
+                let archive = Archive {
+                    tree: &files.merged,
+                    open: &|path| files.open(path),
+                    path,
+                    keep_owners: copy.chown.is_none(),
+                };
+                // What comes from elsewhere is only unpacked where the instruction says so.
+                if copy.unpack == Some(true) && archive.unpack(&destination, &mut placement, ingest)? {
+                    continue;
+                }
+                placement.take_from(Some(files.root.clone()));
+                let selection = Selection::of(copy, planned)?;
+                placement.copy(&files.merged, path, &destination, written_as_directory, &selection)?;
+                placement.take_from(None);
+            }
         }
     }
     Ok(Placing { placed: placement.finish(), previous: None })
@@ -411,7 +473,7 @@ pub(crate) fn make_layer(
         .iter()
         .enumerate()
         .map(|(token, placed)| Item {
-            entry: placed.entry.clone(),
+            entry: build.times.entry(&placed.entry),
             source: match &placed.origin {
                 Origin::None => Source::None,
                 Origin::Bytes(bytes) => Source::Bytes(bytes.clone()),
@@ -462,25 +524,52 @@ fn remember(directory: &mica_context::SourceDir, placed: &[Placed], index: &Inde
     }
 }
 
-/// Unpacks `path` if it is an archive that ADD unpacks; false when it is not.
+/// A file that ADD may unpack.
+struct Archive<'a> {
+    /// Where it stands.
+    tree: &'a MergedIndex,
+    /// Opens files of the tree.
+    open: &'a dyn Fn(&[u8]) -> io::Result<File>,
+    /// Its name there.
+    path: &'a [u8],
+    /// Whether owners are the archive's own.
+    keep_owners: bool,
+}
+
+impl Archive<'_> {
+    /// Unpacks the file if it is an archive; false when it is not.
+    fn unpack(
+        &self,
+        destination: &[u8],
+        placement: &mut Placement<'_>,
+        ingest: &Ingest,
+    ) -> Result<bool, StepError> {
+        let Some(found) = follow(self.tree, self.path)? else { return Ok(false) };
+        let Some(Kind::File { .. } | Kind::Hardlink { .. }) = found.entry.map(|entry| &entry.kind) else {
+            return Ok(false);
+        };
+        let name = String::from_utf8_lossy(self.path).into_owned();
+        let failed = |error: io::Error| mica_sys::Error::new("open", &name, error);
+        if !is_archive((self.open)(&found.path).map_err(failed)?) {
+            return Ok(false);
+        }
+        let wrong = |source: UnpackError| StepError::Unpack { name: name.clone(), source: source.into() };
+        let (_, content) = decompress((self.open)(&found.path).map_err(failed)?, Limits::default())
+            .map_err(|error| wrong(error.into()))?;
+        unpack(content, destination, !self.keep_owners, placement, ingest, &wrong)?;
+        Ok(true)
+    }
+}
+
+/// Unpacks a tar into the layer.
 fn unpack(
-    source: &SourceTree,
-    path: &[u8],
+    content: impl io::Read,
     destination: &[u8],
     chown: bool,
     placement: &mut Placement<'_>,
     ingest: &Ingest,
-) -> Result<bool, StepError> {
-    let Some(found) = follow(source.merged(), path)? else { return Ok(false) };
-    let Some(Kind::File { .. } | Kind::Hardlink { .. }) = found.entry.map(|entry| &entry.kind) else {
-        return Ok(false);
-    };
-    let name = String::from_utf8_lossy(path).into_owned();
-    let failed = |error: io::Error| mica_sys::Error::new("open", &name, error);
-    if !is_archive(source.open(&found.path).map_err(failed)?) {
-        return Ok(false);
-    }
-    let (_, content) = decompress(source.open(&found.path).map_err(failed)?, Limits::default())?;
+    wrong: &dyn Fn(UnpackError) -> StepError,
+) -> Result<(), StepError> {
     let spool = ingest.path().join(SPOOL);
     std::fs::create_dir_all(&spool).map_err(|error| mica_sys::Error::new("mkdir", &spool, error))?;
     placement.make_directory(destination)?;
@@ -491,29 +580,42 @@ fn unpack(
         let origin = if let Kind::File { .. } = entry.kind {
             let path = spool.join(entries.len().to_string());
             let mut file = File::create(&path).map_err(|error| mica_sys::Error::new("open", &path, error))?;
-            io::copy(content, &mut file).map_err(|error| mica_sys::Error::new("write", &path, error))?;
+            copy_with_holes(content, &mut file)
+                .map_err(|error| wrong(copy_error(error, &path.to_string_lossy())))?;
             Origin::Spooled(path)
         } else {
             Origin::None
         };
         entries.push((entry, origin));
         Ok(())
+    })
+    .map_err(|error| match error {
+        StepError::Archive(error) => wrong(error.into()),
+        error => error,
     })?;
     for (mut entry, origin) in entries {
         if entry.path.is_empty() {
             continue;
         }
-        entry.path = join(destination, &entry.path);
+        let own_path = std::mem::take(&mut entry.path);
+        entry.path = join(destination, &own_path);
+        let mut own_target = None;
         if let Kind::Hardlink { target } = &mut entry.kind {
-            *target = join(destination, target);
+            own_target = Some(std::mem::replace(target, join(destination, target)));
         }
         // Owners are the archive's own, unless the instruction names one.
         if chown {
             placement.give_owner(&mut entry);
         }
-        placement.put_unpacked(entry, origin)?;
+        placement.put_unpacked(entry, origin).map_err(|error| match (error, own_target) {
+            (PlaceError::Missing { .. }, Some(target)) => {
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                wrong(UnpackError::LinkOutside { path: text(&own_path), target: text(&target) })
+            }
+            (error, _) => error.into(),
+        })?;
     }
-    Ok(true)
+    Ok(())
 }
 
 /// Whether the file is a tar, compressed or not: judged by its first header, as docker does, not by its name.

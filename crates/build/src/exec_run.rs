@@ -7,29 +7,32 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use mica_container::network::{Fallback, NetworkMode, NetworkRequest, connect};
-use mica_dockerfile::instruction::{CacheSharing, RunNetwork};
+use mica_dockerfile::instruction::RunNetwork;
 use mica_layer::diff::{DiffOptions, diff_upper};
 use mica_network::{AddHost, DnsSettings};
-use mica_plan::{RunStep, Step, StepMount};
+use mica_plan::{RunStep, Step};
 use mica_runtime::spec::{ContainerSpec, Lower, Mount, Rootfs, UserSpec};
 use mica_runtime::{ExitStatus, Running, SocketWatch, Stdio, Stream};
-use mica_store::{CacheMount, CacheMountSharing, Ingest};
+use mica_store::Ingest;
 use mica_sys::error::ErrorAt;
 use mica_trace::{Fault, Record, ServeOptions, Served};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use crate::build::{Build, BuildNetwork};
+use crate::build::Build;
 use crate::error::StepError;
 use crate::event::Event;
+use crate::failed;
 use crate::filesystem::Chain;
-use crate::materialize;
+use crate::limits;
 use crate::outcomes::{Made, Outcomes};
+use crate::request::BuildNetwork;
 use crate::reuse::Seen;
+use crate::run_mount::{self, Held};
 use crate::traced::{self, StepTree, TreeBytes};
 
 /// Lines of a step's output that are kept for its error.
@@ -44,34 +47,12 @@ const USES_MAX: usize = 500_000;
 /// How often a running step looks whether it should end.
 const POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
-/// Refuses what this version cannot do.
-pub(crate) fn check_mounts(run: &RunStep) -> Result<(), StepError> {
-    for mount in &run.mounts {
-        match mount {
-            StepMount::Bind { .. } | StepMount::Tmpfs { .. } | StepMount::Cache { from: None, .. } => {}
-            StepMount::Cache { .. } => {
-                return Err(StepError::Unsupported { what: "a cache mount with `from`" });
-            }
-            StepMount::Secret { required: false, .. } | StepMount::Ssh { required: false, .. } => {}
-            StepMount::Secret { id, .. } => return Err(StepError::SecretMissing { id: id.clone() }),
-            StepMount::Ssh { .. } => return Err(StepError::Unsupported { what: "RUN --mount=type=ssh" }),
-        }
-    }
-    if run.insecure {
-        return Err(StepError::Unsupported { what: "RUN --security=insecure" });
-    }
-    if !run.devices.is_empty() {
-        return Err(StepError::Unsupported { what: "RUN --device" });
-    }
-    Ok(())
-}
-
 /// A container as specified, with what must live as long as it runs.
 struct Prepared {
     spec: ContainerSpec,
     /// The trees of the spec, in the order of their numbers.
     served: Vec<Served>,
-    _caches: Vec<CacheMount>,
+    _held: Held,
 }
 
 /// How an attempt to run a step ended, if the step itself succeeded.
@@ -79,6 +60,15 @@ enum Attempt {
     Done(Made, Seen),
     /// The server ended before the step did.
     ServerDied(String),
+}
+
+/// One try of a step: a directory of its own, in which nothing is left of an earlier one.
+struct Try<'t> {
+    step: &'t Step,
+    run: &'t RunStep,
+    trees: &'t [StepTree],
+    outcomes: &'t Outcomes,
+    ingest: Ingest,
 }
 
 /// Runs the step and reads its layer.
@@ -92,31 +82,47 @@ pub(crate) fn execute(
 ) -> Result<(Ingest, Made, Seen), StepError> {
     let trees = traced::trees(build, run, parent, outcomes)?;
     let mut untraced = match build.policy(step).exact {
+        // All that the machine has is open to it.
+        _ if run.insecure => Some("it ran with `--security=insecure`".to_owned()),
         true => Some("only equal layers counted for it".to_owned()),
         false => build.why_untraced().map(ToOwned::to_owned),
     };
-    // At most two turns: the second one is not traced.
+    let (mut tried, tries) = (1, run.retries.saturating_add(1));
     loop {
-        let ingest = build.store.ingest()?;
-        match attempt(build, step, run, &trees, untraced.take(), &ingest, output)? {
-            Attempt::Done(made, seen) => return Ok((ingest, made, seen)),
-            Attempt::ServerDied(reason) => {
+        let turn = Try { step, run, trees: &trees, outcomes, ingest: build.store.ingest()? };
+        match attempt(build, &turn, untraced.clone(), output) {
+            Ok(Attempt::Done(made, seen)) => return Ok((turn.ingest, made, seen)),
+            // Once at most: then it is not traced any more.
+            Ok(Attempt::ServerDied(reason)) => {
                 build.warn_once(&format!("{}: {reason}; it runs again without being traced", step.name));
                 untraced = Some(reason);
             }
+            Err(StepError::Exit { code, .. }) if tried < tries && !build.stopped() => {
+                tried += 1;
+                output.clear();
+                let line = format!("exit code: {code}; try {tried} of {tries}");
+                let (elapsed, bytes) = (Duration::ZERO, Vec::new());
+                (build.events)(Event::StepOutput { step: step.id.0, elapsed, line, bytes });
+            }
+            Err(StepError::Exit { command, code, .. }) => {
+                let kept = build.request.keep_failed && !build.stopped();
+                let _ = std::fs::remove_dir_all(turn.ingest.path().join(SCRATCH));
+                let kept =
+                    kept.then(|| failed::keep(build, step, &trees, outcomes, turn.ingest, code)).flatten();
+                return Err(StepError::Exit { command, code, tries: tried, kept });
+            }
+            Err(error) => return Err(error),
         }
     }
 }
 
 fn attempt(
     build: &Build<'_>,
-    step: &Step,
-    run: &RunStep,
-    trees: &[StepTree],
+    turn: &Try<'_>,
     untraced: Option<String>,
-    ingest: &Ingest,
     output: &mut Vec<String>,
 ) -> Result<Attempt, StepError> {
+    let Try { step, run, trees, ingest, .. } = turn;
     let mode = match (run.network, build.request.network) {
         (RunNetwork::None, _) | (RunNetwork::Default, BuildNetwork::None) => NetworkMode::None,
         (RunNetwork::Host, _) | (RunNetwork::Default, BuildNetwork::Host) => NetworkMode::Host,
@@ -128,7 +134,7 @@ fn attempt(
             mode,
             rootless: build.rootless(),
             store_root: build.store.root(),
-            hostname: HOSTNAME,
+            hostname: &host_name(build),
             domainname: "",
             add_hosts: &hosts,
             dns: &DnsSettings::default(),
@@ -140,7 +146,7 @@ fn attempt(
         build.warn_once(warning);
     }
     show_root(trees, ingest)?;
-    let mut prepared = prepare(build, run, trees, untraced.is_none(), ingest)?;
+    let mut prepared = prepare(build, turn, untraced.is_none())?;
     prepared.spec.namespaces.network = network.runtime_network.clone();
     prepared.spec.watch_sockets = matches!(mode, NetworkMode::Bridge);
     let files = [("/etc/resolv.conf", &network.resolv_conf), ("/etc/hosts", &network.hosts)];
@@ -157,6 +163,10 @@ fn attempt(
     let mounts: Vec<_> = prepared.served.iter().map(Served::mount).collect();
     let mut created = mica_runtime::spawn_with_trees(&prepared.spec, stdio, &mounts)?;
     drop(mounts);
+    if !created.unkept_limits.is_empty() {
+        let limits = created.unkept_limits.join(", ");
+        build.warn_once(&format!("limits of steps are not kept here, no cgroup takes them: {limits}"));
+    }
     let sockets = created.sockets.take();
     let mount_points: Vec<Vec<u8>> = created
         .created_mount_points
@@ -167,6 +177,7 @@ fn attempt(
         })
         .collect();
     let mut lines = Lines::new(build, step);
+    let started = SystemTime::now();
     let ended = run_to_end(build, created.start()?, reader, &mut lines)?;
     network.disconnect();
     let network = match mode {
@@ -190,11 +201,18 @@ fn attempt(
     };
     if status.code() != 0 {
         output.extend(lines.kept);
-        return Err(StepError::Exit { command: run.argv.join(" "), code: status.code() });
+        remove_mount_points(&turn.ingest, &mount_points);
+        return Err(StepError::Exit {
+            command: run.argv.join(" "),
+            code: status.code(),
+            tries: 1,
+            kept: None,
+        });
     }
     let tree = open_directory(ingest)?;
     let shown_time = Some(mica_trace::SHOWN_TIME);
-    let options = DiffOptions { userxattr: build.rootless(), mount_points, shown_time };
+    let fixed_time = build.times.fixed_since(started);
+    let options = DiffOptions { userxattr: build.rootless(), mount_points, shown_time, fixed_time };
     let lower = trees.first().map(|tree| tree.merged.clone()).unwrap_or_default();
     let diff = diff_upper(tree.as_fd(), &lower, &options)?;
     let scratch = ingest.path().join(SCRATCH);
@@ -206,6 +224,30 @@ fn attempt(
         Err(why) => (None, Some(why)),
     };
     Ok(Attempt::Done(made, Seen { record, why_not, network, written: None }))
+}
+
+/// Takes away what was made only to mount on it: the step did not make it, and whoever looks at what it left shall not find it.
+fn remove_mount_points(ingest: &Ingest, mount_points: &[Vec<u8>]) {
+    let Ok(tree) = open_directory(ingest) else { return };
+    // The innermost first. What the step has put something into stays.
+    for path in mount_points.iter().rev() {
+        let parent = mica_tree::parent(path).unwrap_or_default();
+        let name = path.get(parent.len()..).unwrap_or_default();
+        let name = name.strip_prefix(b"/").unwrap_or(name);
+        let parent = if parent.is_empty() { b".".as_slice() } else { parent };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let Ok(parent) = mica_sys::dir_at::open_beneath(&tree, parent, flags, Mode::empty()) else {
+            continue;
+        };
+        let Ok(stat) = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        let _ = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR),
+            FileType::RegularFile if stat.st_size == 0 => {
+                rustix::fs::unlinkat(&parent, name, AtFlags::empty())
+            }
+            _ => Ok(()),
+        };
+    }
 }
 
 /// Gives the upper directory's root what the image's root has: an overlay shows that one, and asks the lower for nothing.
@@ -298,7 +340,21 @@ fn what_was_used(
 }
 
 /// Host name of every step: what a step writes must not tell where it was built.
-const HOSTNAME: &str = "mica";
+pub(crate) const HOSTNAME: &str = "mica";
+
+/// Longest host name that Linux takes (`__NEW_UTS_LEN`).
+const HOSTNAME_BYTES_MAX: usize = 64;
+
+/// The host name that the build asks for, or the one of every step.
+fn host_name(build: &Build<'_>) -> String {
+    let Some(given) = build.request.host_name() else { return HOSTNAME.to_owned() };
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if given.len() <= HOSTNAME_BYTES_MAX && given.bytes().all(is_part) {
+        return given.to_owned();
+    }
+    build.warn_once("BUILDKIT_SANDBOX_HOSTNAME is not a host name; steps have the one they always have");
+    HOSTNAME.to_owned()
+}
 
 fn add_hosts(build: &Build<'_>) -> Result<Vec<AddHost>, StepError> {
     Ok(build
@@ -324,29 +380,34 @@ fn readable(fd: std::os::fd::BorrowedFd<'_>) -> Result<bool, StepError> {
 }
 
 /// Makes directories for mounts beside the step's tree; they are gone before its layer is committed.
-struct Scratch<'i> {
-    ingest: &'i Ingest,
+pub(crate) struct Scratch<'i> {
+    /// Whose.
+    pub ingest: &'i Ingest,
 }
 
 impl Scratch<'_> {
-    fn directory(&self, name: &str) -> mica_sys::Result<PathBuf> {
+    /// One of them.
+    pub fn directory(&self, name: &str) -> mica_sys::Result<PathBuf> {
         let path = self.ingest.path().join(SCRATCH).join(name);
         std::fs::create_dir_all(&path).at("mkdir", &path)?;
         Ok(path)
     }
 }
 
-fn prepare(
-    build: &Build<'_>,
-    run: &RunStep,
-    trees: &[StepTree],
-    traced: bool,
-    ingest: &Ingest,
-) -> Result<Prepared, StepError> {
+/// Sets variables over those of the same name.
+pub(crate) fn set_variables(environment: &mut Vec<String>, variables: &[(String, String)]) {
+    for (name, value) in variables {
+        environment.retain(|entry| entry.split_once('=').is_none_or(|(known, _)| known != name));
+        environment.push(format!("{name}={value}"));
+    }
+}
+
+fn prepare(build: &Build<'_>, turn: &Try<'_>, traced: bool) -> Result<Prepared, StepError> {
+    let Try { run, trees, ingest, outcomes, .. } = turn;
     let scratch = Scratch { ingest };
     let mut served = Vec::new();
     if traced {
-        for tree in trees {
+        for tree in *trees {
             let options = ServeOptions { limit_uses: USES_MAX };
             served.push(mica_trace::serve(tree.merged.clone(), Arc::new(tree.bytes.clone()), options)?);
         }
@@ -367,72 +428,31 @@ fn prepare(
         volatile: true,
     };
     let mut spec = ContainerSpec::new(rootfs, run.argv.clone());
-    spec.hostname = HOSTNAME.into();
+    spec.hostname = host_name(build);
     spec.rootless = build.rootless();
     let variables = run.environment.iter().chain(&run.hidden_environment);
     spec.process.env = variables.map(|(name, value)| format!("{name}={value}")).collect();
+    spec.process.env.extend(build.times.hidden_variable(run));
     spec.process.cwd = if run.directory.is_empty() { "/".into() } else { run.directory.clone() };
     spec.process.user = UserSpec::Names(run.user.clone());
-    let mut caches = Vec::new();
-    // The step's own tree is the first.
-    let mut bound = 0;
-    for mount in &run.mounts {
-        match mount {
-            StepMount::Tmpfs { target, size_bytes } => {
-                spec.mounts.push(Mount::Tmpfs {
-                    target: target.clone(),
-                    size_bytes: *size_bytes,
-                    mode: 0o1777,
-                });
-            }
-            StepMount::Cache { target, id, sharing, read_only, mode, .. } => {
-                let sharing = match sharing {
-                    CacheSharing::Shared => CacheMountSharing::Shared,
-                    CacheSharing::Private => CacheMountSharing::Private,
-                    CacheSharing::Locked => CacheMountSharing::Locked,
-                };
-                let cache = build.store.cache_mount(id, sharing, *mode)?;
-                spec.mounts.push(Mount::Bind {
-                    source: cache.path().to_path_buf(),
-                    target: target.clone(),
-                    read_only: *read_only,
-                    recursive: false,
-                });
-                caches.push(cache);
-            }
-            StepMount::Bind { target, source, read_write, .. } => {
-                bound += 1;
-                let make = |name: &str| scratch.directory(&format!("{name}-{bound}"));
-                let (target, source) = (target.clone(), source.clone());
-                spec.mounts.push(match trees.get(bound) {
-                    Some(_) if traced => Mount::Tree {
-                        descriptor: bound,
-                        place: make("lower")?,
-                        upper: make("upper")?,
-                        work: make("work")?,
-                        userxattr: build.rootless(),
-                        source,
-                        target,
-                        read_only: !read_write,
-                    },
-                    Some(tree) => Mount::Bind {
-                        source: materialize::materialize(build, tree, &source, make("upper")?)?,
-                        target,
-                        read_only: !read_write,
-                        recursive: false,
-                    },
-                    None => continue,
-                });
-            }
-            // Refused or, where the Dockerfile allows it, left out when the key was made.
-            StepMount::Secret { .. } | StepMount::Ssh { .. } => {}
-        }
-    }
+    let mut given = run_mount::given(build, run, trees, traced, &scratch, outcomes)?;
+    spec.mounts.append(&mut given.mounts);
+    set_variables(&mut spec.process.env, &given.variables);
+    spec.process.privileged = run.insecure;
+    let name = format!("build-{}-{}", std::process::id(), turn.step.id.0);
+    limits::apply(&build.request.limits, name, &mut spec)?;
     if let Some(script) = &run.script {
         let content = script.content.clone().into_bytes();
         spec.mounts.push(Mount::File { target: script.path.clone(), content, mode: 0o755 });
     }
-    Ok(Prepared { spec, served, _caches: caches })
+    Ok(Prepared { spec, served, _held: given.held })
+}
+
+/// A line as people read it.
+fn shown(bytes: &[u8]) -> String {
+    let line = String::from_utf8_lossy(bytes.strip_suffix(b"\n").unwrap_or(bytes));
+    // A progress bar redraws its line; what it drew last is what counts.
+    line.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default().to_owned()
 }
 
 /// A step's output as lines: told as events, the last ones kept.
@@ -452,7 +472,7 @@ impl<'b> Lines<'b> {
 
     fn take(&mut self, mut bytes: &[u8]) {
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
-            self.partial.extend_from_slice(&bytes[..end]);
+            self.partial.extend_from_slice(&bytes[..=end]);
             self.line();
             bytes = &bytes[end + 1..];
         }
@@ -469,14 +489,13 @@ impl<'b> Lines<'b> {
     }
 
     fn line(&mut self) {
-        let line = String::from_utf8_lossy(&self.partial);
-        // A progress bar redraws its line; what it drew last is what counts.
-        let line = line.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default().to_owned();
-        self.partial.clear();
+        let bytes = std::mem::take(&mut self.partial);
+        let line = shown(&bytes);
         if self.kept.len() == LINES_KEPT {
             self.kept.pop_front();
         }
         self.kept.push_back(line.clone());
-        (self.build.events)(Event::StepOutput { step: self.step, elapsed: self.started.elapsed(), line });
+        let elapsed = self.started.elapsed();
+        (self.build.events)(Event::StepOutput { step: self.step, elapsed, line, bytes });
     }
 }

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use mica_oci::{ChainId, DiffId, chain_id};
+use mica_oci::{ChainId, DiffId, ImageId, chain_id};
 use mica_store::{Layer, Lease, Store};
 use mica_trace::Watched;
 use mica_tree::{Index, Kind, MergedIndex};
@@ -20,6 +20,8 @@ use crate::owner;
 pub(crate) struct Chain {
     layers: Vec<Layer>,
     diff_ids: Vec<DiffId>,
+    /// The image that has exactly these layers, if they were looked up for it.
+    image: Option<ImageId>,
     merged: OnceLock<Arc<MergedIndex>>,
 }
 
@@ -27,7 +29,18 @@ impl Chain {
     /// The stack of an image's layers as the store has them.
     pub fn of_image(store: &Store, diff_ids: &[DiffId]) -> Result<Self, BuildError> {
         let layers = mica_image::Chain::of_image(store, diff_ids)?.layers().to_vec();
-        Ok(Self { layers, diff_ids: diff_ids.to_vec(), merged: OnceLock::new() })
+        Ok(Self { layers, diff_ids: diff_ids.to_vec(), ..Self::default() })
+    }
+
+    /// The same, as the layers of that image.
+    pub fn named(mut self, image: &ImageId) -> Self {
+        self.image = Some(image.clone());
+        self
+    }
+
+    /// The image whose layers were looked up.
+    pub fn image(&self) -> Option<&ImageId> {
+        self.image.as_ref()
     }
 
     /// Keeps collections of other processes away from the stack for as long as the lease lives.
@@ -46,7 +59,7 @@ impl Chain {
         let mut diff_ids = self.diff_ids.clone();
         layers.push(layer);
         diff_ids.push(diff_id);
-        Self { layers, diff_ids, merged: OnceLock::new() }
+        Self { layers, diff_ids, ..Self::default() }
     }
 
     /// Diff IDs, lowest first.
@@ -62,6 +75,12 @@ impl Chain {
     /// The topmost layer, as the store knows it.
     pub fn top(&self) -> Option<(&DiffId, Option<&ChainId>)> {
         Some((self.diff_ids.last()?, self.layers.last()?.record.chain_id.as_ref()))
+    }
+
+    /// The layers as the store knows them.
+    pub fn identities(&self) -> Vec<(DiffId, Option<ChainId>)> {
+        let identity = |layer: &Layer| (layer.record.diff_id.clone(), layer.record.chain_id.clone());
+        self.layers.iter().map(identity).collect()
     }
 
     /// Diff IDs with the lengths of the tars.

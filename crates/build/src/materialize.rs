@@ -59,7 +59,7 @@ pub(crate) fn context_contents(
 
 /// Copies what stands at `source` in the tree into `directory`, and answers where it is to be mounted from.
 pub(crate) fn materialize(
-    build: &Build<'_>,
+    rootless: bool,
     tree: &StepTree,
     source: &str,
     directory: PathBuf,
@@ -73,7 +73,7 @@ pub(crate) fn materialize(
         mode: 0o755,
         uid: 0,
         gid: 0,
-        mtime: Default::default(),
+        mtime: mica_trace::SHOWN_TIME,
         xattrs: Vec::new(),
     };
     let top = found.entry.cloned().unwrap_or(root);
@@ -85,6 +85,10 @@ pub(crate) fn materialize(
         // The first name of a hard link may stand outside of what is mounted; a file of its own shows the same.
         if let Some(file) = tree.merged.entry_of_link(entry) {
             copied = Entry { path: copied.path, ..file.clone() };
+        }
+        // As it is where files are served: the same step gives the same result with tracing and without.
+        if !matches!(copied.kind, Kind::File { .. }) {
+            copied.mtime = mica_trace::SHOWN_TIME;
         }
         let source = match copied.kind {
             Kind::File { .. } => {
@@ -101,7 +105,7 @@ pub(crate) fn materialize(
     };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let into = rustix::fs::open(&directory, flags, Mode::empty()).at("open", &directory)?;
-    assemble(into.as_fd(), items, &open, AssembleOptions { rootless: build.rootless() })?;
+    assemble(into.as_fd(), items, &open, AssembleOptions { rootless })?;
     Ok(directory.join(Path::new("mounted")))
 }
 

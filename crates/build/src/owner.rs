@@ -40,6 +40,12 @@ pub(crate) fn resolve(chown: &str, read: &ReadFile<'_>) -> Result<(u32, u32), St
     Ok((uid, gid))
 }
 
+/// Whether nothing needs to be looked up.
+pub(crate) fn is_numeric(chown: &str) -> bool {
+    let is_number = |text: &str| text.is_empty() || text.parse::<u32>().is_ok();
+    chown.split(':').all(is_number)
+}
+
 fn unknown(kind: &'static str, name: &str, file: &'static str) -> StepError {
     StepError::UnknownOwner { kind, name: name.to_owned(), file }
 }

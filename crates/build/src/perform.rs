@@ -11,16 +11,22 @@ use mica_trace::{Record, Watched};
 use mica_tree::{Entry, Index, Kind};
 
 use crate::build::{Build, lock};
+use crate::emulated;
 use crate::error::{BuildError, StepError};
 use crate::event::Event;
 use crate::exec_copy;
 use crate::exec_run;
 use crate::filesystem::Chain;
 use crate::outcomes::{Fresh, Made, Outcome, Outcomes, Progress, Unkept};
+use crate::remote;
 use crate::reuse::{Keys, Known, Previous, Seen, Span};
 use crate::traced::StepTree;
 use crate::verdict::{Reason, Verdict};
 use crate::workdir;
+
+/// Steps at the same time on the smallest machine: most of them wait for a network or a disk for most of their time, and
+/// BuildKit, which people's Dockerfiles were written for, knows no limit.
+const STEPS_MIN: usize = 8;
 
 impl Build<'_> {
     /// Does all steps, those that are known first and without starting a thread.
@@ -28,9 +34,13 @@ impl Build<'_> {
         let outcomes = Outcomes::new(self.graph.steps.len());
         let mut open = 0;
         for step in &self.graph.steps {
-            let ready = step.inputs().into_iter().all(|state| outcomes.has(state));
+            // What asks somebody elsewhere does so in a thread, beside others.
+            let ready = step.inputs().into_iter().all(|state| outcomes.has(state)) && !remote::asks(step);
             match ready.then(|| self.look_up(step, &outcomes)).transpose() {
-                Ok(Some(Some(outcome))) => outcomes.set(step.id, Progress::Done(outcome)),
+                Ok(Some(Some(outcome))) => {
+                    self.tell_result(step, &outcome, false);
+                    outcomes.set(step.id, Progress::Done(outcome));
+                }
                 Ok(_) => open += 1,
                 Err(cause) => return Err(self.step_error(step, cause, Vec::new())),
             }
@@ -38,10 +48,16 @@ impl Build<'_> {
         if open == 0 {
             return Ok(outcomes);
         }
+        // Before an hour of work of other steps.
+        let begins = |step: &&Step| lock(&self.looked_up).contains_key(&step.id);
+        for step in self.graph.steps.iter().filter(begins) {
+            emulated::check(self, step, &outcomes)
+                .map_err(|cause| self.step_error(step, cause, Vec::new()))?;
+        }
         let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
         let failed = Mutex::new(None);
         std::thread::scope(|scope| {
-            for _ in 0..open.min(cores.max(4)) {
+            for _ in 0..open.min((2 * cores).max(STEPS_MIN)) {
                 scope.spawn(|| self.work(&outcomes, &failed));
             }
         });
@@ -60,7 +76,11 @@ impl Build<'_> {
             let Some(step) = self.graph.step(id) else { return };
             let mut output = Vec::new();
             match self.perform(step, outcomes, &mut output) {
-                Ok(outcome) => outcomes.set(id, Progress::Done(outcome)),
+                Ok(outcome) => {
+                    let ran = matches!(lock(&self.verdicts).get(&id), Some((Verdict::Ran { .. }, _)));
+                    self.tell_result(step, &outcome, ran);
+                    outcomes.set(id, Progress::Done(outcome));
+                }
                 Err(cause) => {
                     let first = !matches!(cause, StepError::Cancelled)
                         && !self.cancelled.swap(true, Ordering::Relaxed);
@@ -99,6 +119,7 @@ impl Build<'_> {
         let reason = match self.known(step, &keys, &parent, outcomes)? {
             Known::Found(mut outcome, verdict) => {
                 outcome.fresh = fresh.map(|fresh| fresh.with_top_of(&outcome.chain));
+                self.note_done(step, &keys);
                 self.tell_cached(step, verdict);
                 return Ok(Some(outcome));
             }
@@ -112,6 +133,7 @@ impl Build<'_> {
         match self.known(step, &keys, &fresh.chain, outcomes)? {
             Known::Found(outcome, verdict) => {
                 self.keep_all(&fresh, outcomes)?;
+                self.note_done(step, &keys);
                 self.tell_cached(step, verdict);
                 Ok(Some(outcome))
             }
@@ -172,6 +194,7 @@ impl Build<'_> {
         let slot = slot.unwrap_or_default();
         let mut slot = lock(&slot);
         if let Some(outcome) = &*slot {
+            self.note_done(step, &keys);
             self.tell_cached(step, Verdict::Shared);
             return Ok(outcome.clone());
         }
@@ -191,6 +214,7 @@ impl Build<'_> {
             _ => None,
         };
         self.keep(step, &keys, &parent, outcomes, &mut outcome, seen)?;
+        self.note_done(step, &keys);
         *slot = Some(outcome.clone());
         Ok(outcome)
     }
@@ -216,14 +240,16 @@ impl Build<'_> {
         let (ingest, made, mut seen) = match &step.operation {
             Operation::Run(run) => {
                 tell_start(&reason);
-                exec_run::execute(self, step, run, parent, outcomes, output)?
+                emulated::check(self, step, outcomes)?;
+                exec_run::execute(self, step, run, parent, outcomes, output)
+                    .map_err(|cause| emulated::of_refusal(step, cause))?
             }
             Operation::Workdir(workdir) => {
                 tell_start(&reason);
                 self.place(parent, |lower, ingest| workdir::execute(self, workdir, lower, parent, ingest))?
             }
             Operation::Copy(copy) => {
-                let source = self.source(&copy.from, outcomes)?;
+                let source = self.copy_source(copy, outcomes)?;
                 let picked = exec_copy::pick(self, copy, &source)?;
                 let previous = self.kept_from(step, keys)?;
                 self.place(parent, |lower, ingest| {
@@ -246,9 +272,9 @@ impl Build<'_> {
         let written = Span::since(started_at);
         seen.written = Some(written);
         let (chain, created_seconds, made) = match self.same_as_before(step, keys, &made, written)? {
-            Some(previous) => {
+            Some((previous, layer)) => {
                 let made = on_parent(self.commit(ingest, made)?);
-                let chain = on_parent(previous.layer);
+                let chain = on_parent(layer);
                 let differs = made.chain_id() != chain.chain_id();
                 seen.written = previous.written;
                 (chain, previous.created_seconds, differs.then_some((made, written)))
@@ -281,18 +307,19 @@ impl Build<'_> {
         keys: &Keys,
         made: &Made,
         written: Span,
-    ) -> Result<Option<Previous>, StepError> {
-        match step.operation {
-            Operation::Run(_) => {
-                Ok(self.kept_from(step, keys)?.filter(|previous| previous.is_same(&made.index, written)))
-            }
-            _ => Ok(None),
-        }
+    ) -> Result<Option<(Previous<'_>, Layer)>, StepError> {
+        let Operation::Run(_) = step.operation else { return Ok(None) };
+        let previous = self.kept_from(step, keys)?;
+        let Some(previous) = previous.filter(|previous| previous.is_same(&made.index, written)) else {
+            return Ok(None);
+        };
+        let layer = self.layer_of(&previous.layer)?;
+        Ok(layer.map(|layer| (previous, layer)))
     }
 
     /// The last run of the same instruction, for what of it is kept when the step is done again: nothing, where the build
     /// was told to take nothing over.
-    fn kept_from(&self, step: &Step, keys: &Keys) -> Result<Option<Previous>, StepError> {
+    fn kept_from(&self, step: &Step, keys: &Keys) -> Result<Option<Previous<'_>>, StepError> {
         let policy = self.policy(step);
         if policy.no_cache || policy.exact {
             return Ok(None);
@@ -301,7 +328,7 @@ impl Build<'_> {
     }
 
     /// Makes a layer by looking at the files below; what is asked of them is the record.
-    fn place(
+    pub(crate) fn place(
         &self,
         parent: &Arc<Chain>,
         make: impl FnOnce(&Watched<'_>, &Ingest) -> Result<Made, StepError>,
@@ -318,7 +345,7 @@ impl Build<'_> {
         Ok((ingest, made, Seen { record, why_not, network: Some(false), written: None }))
     }
 
-    fn commit(&self, ingest: Ingest, made: Made) -> Result<Layer, StepError> {
+    pub(crate) fn commit(&self, ingest: Ingest, made: Made) -> Result<Layer, StepError> {
         let bytes = made.index.encode();
         std::fs::write(ingest.index(), &bytes)
             .map_err(|error| mica_sys::Error::new("write", ingest.index(), error))?;

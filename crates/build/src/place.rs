@@ -15,6 +15,7 @@ use mica_tree::{Entry, Kind, MergedIndex, ResolveError, Resolved, Time, parent};
 use thiserror::Error;
 
 use crate::chmod;
+use crate::select::Selection;
 
 /// Where the bytes of a placed file come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +98,8 @@ pub(crate) struct Placement<'a> {
     last_directory: Option<LastDirectory>,
     /// Directories that the lower tree does not have, so that nothing inside of them needs to be asked for.
     only_here: HashSet<Vec<u8>>,
+    /// Where the files of the source are, if it is none of the step's own ([`Origin::Source`]).
+    source_root: Option<PathBuf>,
 }
 
 /// A directory that is placed.
@@ -214,6 +217,7 @@ impl<'a> Placement<'a> {
             links: BTreeMap::new(),
             last_directory: None,
             only_here: HashSet::new(),
+            source_root: None,
         }
     }
 
@@ -467,22 +471,22 @@ impl<'a> Placement<'a> {
     }
 
     /// Copies what stands at `from` in `source` to `destination`: a directory gives its contents. `into` says that the
-    /// destination was written as a directory. `skip` hides what `--exclude` names, by [`path_in`].
+    /// destination was written as a directory; `selection` which entries are taken.
     pub fn copy(
         &mut self,
         source: &MergedIndex,
         from: &[u8],
         destination: &[u8],
         into: bool,
-        skip: &dyn Fn(&[u8]) -> bool,
+        selection: &Selection,
     ) -> Result<(), PlaceError> {
         let Some(Resolved { path: real, entry }) = follow(source, from)? else {
             return Err(PlaceError::Missing { path: text(from) });
         };
         let Some(entry) = entry.filter(|entry| !entry.is_directory()) else {
-            return self.copy_directory(source, &real, destination, skip);
+            return self.copy_directory(source, &real, destination, selection);
         };
-        if skip(path_in(from, from)) {
+        if !selection.takes_file(from) {
             return Ok(());
         }
         if into {
@@ -497,12 +501,25 @@ impl<'a> Placement<'a> {
         self.put_from(source, entry, target, &mut BTreeMap::new())
     }
 
+    /// Files that are placed from now on are those of a directory on disk; `None` for the step's own source.
+    pub fn take_from(&mut self, root: Option<PathBuf>) {
+        self.source_root = root;
+    }
+
+    fn origin(&self, path: &[u8]) -> Origin {
+        use std::os::unix::ffi::OsStrExt;
+        match &self.source_root {
+            Some(root) => Origin::Spooled(root.join(std::ffi::OsStr::from_bytes(path))),
+            None => Origin::Source(path.to_vec()),
+        }
+    }
+
     fn copy_directory(
         &mut self,
         source: &MergedIndex,
         from: &[u8],
         destination: &[u8],
-        skip: &dyn Fn(&[u8]) -> bool,
+        selection: &Selection,
     ) -> Result<(), PlaceError> {
         // As BuildKit: only the contents are copied, the directory that receives them is any new directory.
         self.make_directory(destination)?;
@@ -511,12 +528,8 @@ impl<'a> Placement<'a> {
             _ => None,
         };
         let mut links: BTreeMap<_, _> = source.walk(from).filter_map(linked).collect();
-        for entry in source.walk(from) {
-            let relative = path_in(from, &entry.path);
-            if relative.is_empty() || skip(relative) {
-                continue;
-            }
-            self.put_from(source, entry, join(destination, relative), &mut links)?;
+        for entry in selection.inside(source, from) {
+            self.put_from(source, entry, join(destination, path_in(from, &entry.path)), &mut links)?;
         }
         Ok(())
     }
@@ -536,7 +549,7 @@ impl<'a> Placement<'a> {
                     *placed = Some(target.clone());
                 }
                 let dressed = self.dressed(entry, target);
-                return self.put(dressed, Origin::Source(entry.path.clone()));
+                return self.put(dressed, self.origin(&entry.path));
             }
             if let (Kind::Directory { .. }, Some(false)) = (&entry.kind, self.kind_at(&target)) {
                 return Err(PlaceError::DirectoryOverFile { path: text(&target) });
@@ -556,6 +569,6 @@ impl<'a> Placement<'a> {
         links.insert(first.clone(), Some(target.clone()));
         let dressed = self.dressed(file, target);
         // By this name: what stands at the first one may be hidden by a layer above.
-        self.put(dressed, Origin::Source(entry.path.clone()))
+        self.put(dressed, self.origin(&entry.path))
     }
 }

@@ -7,6 +7,7 @@ use mica_trace::{NoContents, Use, Watched};
 use mica_tree::{Entry, Index, Kind, MergedIndex, Time, parent};
 
 use crate::place::{Attributes, Origin, PlaceError, Placement, has_glob, matches};
+use crate::select::{Selection, beginnings};
 
 /// Entries as words: `path/` a directory, `path -> text` a symbolic link, `path = first` a hard link, `!path` a whiteout, else
 /// a file; `:mode:owner` behind a path. Directories above are made as needed.
@@ -80,13 +81,14 @@ struct Copy<'a> {
     source: &'a [&'a str],
     lower: &'a [&'a str],
     attributes: Attributes,
-    skip: &'a dyn Fn(&[u8]) -> bool,
+    excludes: &'a [&'a str],
+    parents: bool,
 }
 
 impl Default for Copy<'_> {
     fn default() -> Self {
         let attributes = Attributes { owner: Some((0, 0)), ..Attributes::default() };
-        Self { source: &[], lower: &[], attributes, skip: &|_| false }
+        Self { source: &[], lower: &[], attributes, excludes: &[], parents: false }
     }
 }
 
@@ -96,11 +98,13 @@ impl Copy<'_> {
         let lower = Watched::new(&lower);
         let mut placement = Placement::new(&lower, self.attributes.clone());
         let target = placement.destination(destination)?;
+        let excludes: Vec<String> = self.excludes.iter().map(|pattern| pattern.to_string()).collect();
         for word in words {
-            let paths = matches(&source, word)?;
+            let selection = Selection::new(self.parents.then_some(*word), &excludes)?;
+            let paths = if self.parents { beginnings(&source, word)? } else { matches(&source, word)? };
             let into = destination.ends_with('/') || words.len() > 1 || (has_glob(word) && paths.len() > 1);
             for path in paths {
-                placement.copy(&source, &path, &target, into, self.skip)?;
+                placement.copy(&source, &path, &target, into, &selection)?;
             }
         }
         Ok(lines(placement))
@@ -222,7 +226,7 @@ fn patterns() {
 #[test]
 fn owner_mode_and_excludes() {
     let source = ["d:750:9/", "d/b:644:9", "d/l -> b", "d/no", "d/s:700:9/", "d/s/no", "d/s/yes:755:9"];
-    let mut copy = Copy { source: &source, skip: &|path| path.ends_with(b"no"), ..Copy::default() };
+    let mut copy = Copy { source: &source, excludes: &["**/no"], ..Copy::default() };
     copy.attributes.owner = None;
     copy.check(
         &["d"],
@@ -250,14 +254,97 @@ fn owner_mode_and_excludes() {
 
 #[test]
 fn excludes_are_relative_to_what_is_copied() {
-    let copy = Copy {
-        source: &["d/s/a.md", "d/a.md", "d/b", "a.md"],
-        skip: &|path| path == b"a.md",
-        ..Copy::default()
-    };
+    let copy =
+        Copy { source: &["d/s/a.md", "d/a.md", "d/b", "a.md"], excludes: &["a.md"], ..Copy::default() };
     copy.check(&["d"], "/n", &["n/ 755 0", "n/b 640 0 < d/b", "n/s/ 711 0", "n/s/a.md 640 0 < d/s/a.md"]);
     copy.check(&["*.md"], "/n/", &[]);
     copy.check(&["d/s"], "/n", &["n/ 755 0"]);
+}
+
+#[test]
+fn excludes_take_back() {
+    let copy = Copy {
+        source: &["d:700/", "d/deep:710/", "d/deep/keep.md", "d/deep/no.md", "d/other/x", "d/z.txt"],
+        excludes: &["**/*.md", "other", "!deep/keep.md"],
+        ..Copy::default()
+    };
+    copy.check(
+        &["d"],
+        "/n",
+        &["n/ 755 0", "n/deep/ 710 0", "n/deep/keep.md 640 0 < d/deep/keep.md", "n/z.txt 640 0 < d/z.txt"],
+    );
+    // The directory of what is taken back comes along as it is.
+    let copy = Copy { excludes: &["*", "!deep/keep.md"], ..copy };
+    copy.check(&["d"], "/n", &["n/ 755 0", "n/deep/ 710 0", "n/deep/keep.md 640 0 < d/deep/keep.md"]);
+    let copy = Copy { excludes: &["/z.txt", "deep/", "other/**"], ..copy };
+    copy.check(&["d"], "/n", &["n/ 755 0", "n/other/ 711 0"]);
+    assert_eq!(
+        Copy { excludes: &["[a"], ..copy }.run(&["d"], "/n"),
+        Err(PlaceError::BadPattern { pattern: "[a".into() })
+    );
+}
+
+#[test]
+fn parents_keep_the_directories_of_the_source() {
+    let source = [
+        "x/a:700:4/",
+        "x/a/b:750:4/",
+        "x/a/b/c.go",
+        "x/a/b/d.txt",
+        "x/a/e/c.go:600",
+        "x/link -> a",
+        "y/c.go",
+        "top",
+    ];
+    let copy = Copy { source: &source, parents: true, ..Copy::default() };
+    let go = |head: &str| {
+        [
+            format!("{head}x/ 711 0"),
+            format!("{head}x/a/ 700 0"),
+            format!("{head}x/a/b/ 750 0"),
+            format!("{head}x/a/b/c.go 640 0 < x/a/b/c.go"),
+        ]
+    };
+    let check = |words: &[&str], destination: &str, expect: &[String]| {
+        assert_eq!(copy.run(words, destination).unwrap(), expect, "{words:?} {destination}");
+    };
+    check(&["x/a/b/c.go"], "/", &go(""));
+    check(&["./x/a/b/c.go"], "/", &go(""));
+    check(&["/x/../x/a/b/c.go"], "/", &go(""));
+    check(&["x/a/b/c.go"], "/n", &[&["n/ 755 0".to_owned()], &go("n/")[..]].concat());
+    copy.check(&["top"], "/n/", &["n/ 755 0", "n/top 640 0 < top"]);
+    // The pivot: what is in front of it stays behind.
+    let tail = ["n/ 755 0", "n/b/ 750 0", "n/b/c.go 640 0 < x/a/b/c.go"];
+    copy.check(&["x/a/./b/c.go"], "/n/", &tail);
+    copy.check(&["x/a/./b/./c.go"], "/n/", &tail);
+    copy.check(&["x/link/./b/*.go"], "/n/", &tail);
+    copy.check(&["x/*/./b/*.go"], "/n/", &tail);
+    // A directory with all that is in it.
+    copy.check(&["x/a/./b"], "/n/", &[&tail[..], &["n/b/d.txt 640 0 < x/a/b/d.txt"]].concat());
+    copy.check(&["x/a/./b/"], "/n/", &[&tail[..], &["n/b/d.txt 640 0 < x/a/b/d.txt"]].concat());
+    let all = ["n/ 755 0", "n/x/ 711 0", "n/x/a/ 700 0", "n/x/a/b/ 750 0", "n/x/a/b/c.go 640 0 < x/a/b/c.go"];
+    let all = [&all[..], &["n/x/a/e/ 711 0", "n/x/a/e/c.go 600 0 < x/a/e/c.go"]].concat();
+    copy.check(&["x/**/*.go"], "/n/", &all);
+    copy.check(&["**/c.go"], "/n/", &[&all[..], &["n/y/ 711 0", "n/y/c.go 640 0 < y/c.go"]].concat());
+    copy.check(
+        &["x/a/./b/../e/c.go", "y/c.go"],
+        "/",
+        &["e/ 711 0", "e/c.go 600 0 < x/a/e/c.go", "y/ 711 0", "y/c.go 640 0 < y/c.go"],
+    );
+    // Patterns may match nothing, names must be there.
+    copy.check(&["x/*.none"], "/n/", &["n/ 755 0"]);
+    copy.check(&["none*/./c"], "/n/", &[]);
+    let missing = |path: &str| Err(PlaceError::Missing { path: path.into() });
+    assert_eq!(copy.run(&["x/none"], "/"), missing("x/none"));
+    assert_eq!(copy.run(&["none/./c"], "/"), missing("none/./c"));
+    // Excludes are relative to the pivot.
+    let without = Copy { excludes: &["x/a/b", "c.go"], ..copy };
+    without.check(
+        &["x/**/*.go"],
+        "/",
+        &["x/ 711 0", "x/a/ 700 0", "x/a/e/ 711 0", "x/a/e/c.go 600 0 < x/a/e/c.go"],
+    );
+    without.check(&["x/a/b/./c.go"], "/n/", &["n/ 755 0"]);
 }
 
 #[test]
@@ -265,7 +352,7 @@ fn hard_links() {
     let copy = Copy { source: &["d/a", "d/b = d/a", "d/c = d/a", "x/a", "x/z"], ..Copy::default() };
     copy.check(&["d"], "/n", &["n/ 755 0", "n/a 640 0 < d/a", "n/b = n/a", "n/c = n/a"]);
     // Without the first name the next one is the file.
-    let without = Copy { skip: &|path| path == b"a", ..copy };
+    let without = Copy { excludes: &["a"], ..copy };
     without.check(&["d"], "/n", &["n/ 755 0", "n/b 640 0 < d/b", "n/c = n/b"]);
     let copy = Copy { source: without.source, ..Copy::default() };
     copy.check(&["d/c"], "/n", &["n 640 0 < d/c"]);
@@ -288,7 +375,7 @@ fn a_hard_link_whose_first_name_is_gone() {
     let lower = MergedIndex::default();
     let lower = Watched::new(&lower);
     let mut placement = Placement::new(&lower, Attributes::default());
-    placement.copy(&source, b"b", b"n", false, &|_| false).unwrap();
+    placement.copy(&source, b"b", b"n", false, &Selection::default()).unwrap();
     assert_eq!(lines(placement), ["n 640 7 < b"]);
 }
 
@@ -354,7 +441,7 @@ fn only_what_decides_is_noted() {
         let watched = Watched::new(&below);
         let mut placement = Placement::new(&watched, Attributes::default());
         let target = placement.destination(destination).unwrap();
-        let _ = placement.copy(&source, b"", &target, destination.ends_with('/'), &|_| false);
+        let _ = placement.copy(&source, b"", &target, destination.ends_with('/'), &Selection::default());
         assert_eq!(noted(watched), expect, "{words} {destination}");
     };
     let unpacked = |archive: &[&str], lower: &[&str], expect: &[&str]| {

@@ -13,7 +13,7 @@ use mica_dockerfile::Reuse;
 use mica_dockerfile::suggest::suggest;
 use mica_plan::{Graph, Step};
 
-use crate::build::BuildRequest;
+use crate::request::BuildRequest;
 
 /// On which layers earlier results are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -5,8 +5,8 @@ use mica_dockerfile::parse_dockerfile;
 use mica_oci::{ImageConfig, Platform};
 use mica_plan::{BaseImage, Graph, PlanOptions, plan};
 
-use crate::build::{BuildNetwork, BuildRequest};
 use crate::policy::{CacheMode, Policy, of_step, unknown_stages};
+use crate::request::BuildRequest;
 
 const DOCKERFILE: &str = "FROM a AS Build
 RUN plain
@@ -22,23 +22,8 @@ COPY --from=build /x /x
 ";
 
 fn request() -> BuildRequest {
-    BuildRequest {
-        explain: false,
-        dockerfile: Source::new("Dockerfile", DOCKERFILE),
-        context: None,
-        ignore: None,
-        plan: PlanOptions::for_platform(Platform::new("linux", "amd64")),
-        names: Vec::new(),
-        pull: false,
-        no_cache: false,
-        no_cache_stages: Vec::new(),
-        cache: CacheMode::Precise,
-        cache_ttl_seconds: None,
-        network: BuildNetwork::Default,
-        add_hosts: Vec::new(),
-        rootless: false,
-        now_seconds: 0,
-    }
+    let source = Source::new("Dockerfile", DOCKERFILE);
+    BuildRequest::new(source, PlanOptions::for_platform(Platform::new("linux", "amd64")))
 }
 
 fn graph(request: &BuildRequest) -> Graph {
@@ -49,7 +34,7 @@ fn graph(request: &BuildRequest) -> Graph {
 
 fn filter(stages: &[&str]) -> BuildRequest {
     let no_cache_stages = stages.iter().map(|stage| stage.to_string()).collect();
-    BuildRequest { explain: false, no_cache_stages, ..request() }
+    BuildRequest { no_cache_stages, ..request() }
 }
 
 /// What is said of the steps `plain`, `never`, `exact`, `limited`, `other` and of the COPY: words and limits, the limit

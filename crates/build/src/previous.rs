@@ -182,13 +182,15 @@ fn in_words(kind: &Kind) -> &'static str {
     }
 }
 
-/// Gives what is the same as in `previous` the time that it had there, and the extended attributes, which a context tells of
+/// Gives what is the same as in `previous` the time that it had there if so wished, and the extended attributes, which a context tells of
 /// a file only when it is opened.
-pub(crate) fn keep(placed: &mut [Placed], standings: &[Standing], previous: &Index) {
+pub(crate) fn keep(placed: &mut [Placed], standings: &[Standing], previous: &Index, with_times: bool) {
     for (placed, standing) in placed.iter_mut().zip(standings) {
         if let Standing::Same(earlier) = standing {
             let earlier = &previous.entries()[*earlier];
-            placed.entry.mtime = earlier.mtime;
+            if with_times {
+                placed.entry.mtime = earlier.mtime;
+            }
             placed.entry.xattrs.clone_from(&earlier.xattrs);
         }
     }

@@ -60,7 +60,7 @@ fn check(now: &[&str], before: &[&str], times: &[i64], first: Option<&str>) {
         format!("{} {} in the {place}", String::from_utf8_lossy(&first.path), first.change.what())
     });
     assert_eq!(found.as_deref(), first, "{now:?} {before:?}");
-    keep(&mut now, &standings, &previous);
+    keep(&mut now, &standings, &previous, true);
     let seconds: Vec<_> = now.iter().map(|placed| placed.entry.mtime.seconds).collect();
     assert_eq!(seconds, times, "{now:?} {before:?}");
 }
@@ -164,7 +164,7 @@ fn files_of_a_context_are_compared_by_what_they_hold() {
     let check = |expect: &[(&str, bool)]| {
         let (mut now, source) = open();
         let standings = compare(&source, &now, &previous).unwrap();
-        keep(&mut now, &standings, &previous);
+        keep(&mut now, &standings, &previous, true);
         let kept: Vec<_> = now
             .iter()
             .map(|placed| (std::str::from_utf8(&placed.entry.path).unwrap(), placed.entry.mtime.seconds == 1))

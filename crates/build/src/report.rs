@@ -1,32 +1,51 @@
 //! What is kept beside the image of how its steps came about.
 
 use mica_oci::ImageId;
-use mica_plan::{Operation, Step, StepMount};
+use mica_plan::{Operation, Step, StepId, StepMount};
+use mica_store::Store;
 
 use crate::build::{Build, lock};
 use crate::error::BuildError;
 use crate::outcomes::Outcomes;
+use crate::request::BuiltPlatform;
 use crate::verdict::{BuildReport, StepReport, Verdict};
 
-/// The report of a finished build. It is kept, unless nothing was done: then the last one that has something to say stays.
+/// The report of a finished build. That of each image is kept beside it, unless nothing was done: then the last one that has
+/// something to say stays.
 pub(crate) fn report(
     build: &Build<'_>,
-    image: &ImageId,
+    images: &[BuiltPlatform],
     outcomes: &Outcomes,
 ) -> Result<BuildReport, BuildError> {
-    let steps: Vec<_> = build.graph.steps.iter().filter_map(|step| of_step(build, step, outcomes)).collect();
-    let report = BuildReport {
+    let report_of = |is_meant: &dyn Fn(StepId) -> bool| BuildReport {
         version: BuildReport::VERSION,
         dockerfile: build.request.dockerfile.name.to_string(),
         built_unix_s: build.request.now_seconds,
-        steps,
+        steps: build
+            .graph
+            .steps
+            .iter()
+            .filter(|step| is_meant(step.id))
+            .filter_map(|step| of_step(build, step, outcomes))
+            .collect(),
     };
-    let says_nothing = report.steps.iter().all(|step| step.verdict == Verdict::Chain);
-    if !says_nothing || build.store.build_report(image)?.is_none() {
-        let bytes = serde_json::to_vec(&report).unwrap_or_default();
-        build.store.put_build_report(image, &bytes)?;
+    // Kept beside the image.
+    let kept = if build.request.keep_image { images } else { &[] };
+    for (image, target) in kept.iter().zip(build.targets) {
+        let report = report_of(&|id| target.steps.binary_search(&id).is_ok());
+        keep_report(build.store, &image.image, &report)?;
     }
-    Ok(report)
+    Ok(report_of(&|_| true))
+}
+
+/// Keeps a report beside an image of the store, unless it says nothing and there is one.
+pub fn keep_report(store: &Store, image: &ImageId, report: &BuildReport) -> Result<(), BuildError> {
+    let says_nothing = report.steps.iter().all(|step| step.verdict == Verdict::Chain);
+    if !says_nothing || store.build_report(image)?.is_none() {
+        let bytes = serde_json::to_vec(report).unwrap_or_default();
+        store.put_build_report(image, &bytes)?;
+    }
+    Ok(())
 }
 
 fn of_step(build: &Build<'_>, step: &Step, outcomes: &Outcomes) -> Option<StepReport> {

@@ -7,6 +7,8 @@
 //! | family   | the instruction, the network, the hosts, the user namespace     | the last result of this instruction     |
 //! | record   | family, contents that COPY and ADD bring from elsewhere         | results whose inputs are to be verified |
 //! | exact    | record, the layers below, those of bind mounts                  | the result on just these layers         |
+//!
+//! A COPY that stands alone (`--link`) has no layers below in its exact key.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,14 +22,15 @@ use mica_trace::{Change, Difference, Record};
 use mica_tree::{Entry, Index, Kind, Time};
 use serde::{Deserialize, Serialize};
 
-use crate::build::{Build, BuildNetwork, context_name, forget_damaged};
+use crate::build::{Build, forget_damaged};
 use crate::error::StepError;
 use crate::exec_copy;
-use crate::exec_run;
 use crate::filesystem::Chain;
+use crate::imported::note_refused;
 use crate::materialize;
 use crate::outcomes::{Outcome, Outcomes};
 use crate::policy::{self, Policy};
+use crate::request::BuildNetwork;
 use crate::traced::{self, StepTree};
 use crate::verdict::{Changed, Reason, UnusedChanges, Verdict};
 
@@ -68,10 +71,10 @@ pub(crate) enum Known {
 
 /// What a cache record says beside its layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct ChainFacts {
-    created_seconds: i64,
-    network: Option<bool>,
-    record: Option<i64>,
+pub(crate) struct ChainFacts {
+    pub created_seconds: i64,
+    pub network: Option<bool>,
+    pub record: Option<i64>,
 }
 
 impl ChainFacts {
@@ -82,7 +85,7 @@ impl ChainFacts {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let number = |bytes: &[u8]| bytes.try_into().map(i64::from_le_bytes).ok();
         let network = match bytes.get(8)? {
             0 => Some(false),
@@ -100,21 +103,21 @@ impl ChainFacts {
 
 /// What a step record says beside its layer and its inputs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct RecordFacts {
+pub(crate) struct RecordFacts {
     /// Time of the result in images, seconds since 1970.
-    created_seconds: i64,
+    pub created_seconds: i64,
     /// Whether the step opened an IPv4 or IPv6 socket; `None` when nobody looked.
-    network: Option<bool>,
+    pub network: Option<bool>,
     /// Chain ID of the base image, empty for none.
     base: String,
     /// The layers it ran on, lowest first.
-    parent: Vec<String>,
+    pub parent: Vec<String>,
     /// Which build context it copied from, as a digest of its path.
-    context: Option<String>,
+    pub context: Option<String>,
     /// Why there is nothing about what it used; such a record only tells what the last run made.
     unrecorded: Option<String>,
     /// When the run began and ended that wrote the layer.
-    written: Option<Span>,
+    pub written: Option<Span>,
 }
 
 /// When a run began and ended, seconds since 1970.
@@ -137,9 +140,9 @@ impl Span {
 }
 
 /// What the last run of an instruction left.
-pub(crate) struct Previous {
+pub(crate) struct Previous<'b> {
     /// Its layer.
-    pub layer: Layer,
+    pub layer: PreviousLayer<'b>,
     /// What the layer holds.
     pub index: Arc<Index>,
     /// Time of the result in images, seconds since 1970.
@@ -148,7 +151,15 @@ pub(crate) struct Previous {
     pub written: Option<Span>,
 }
 
-impl Previous {
+/// The layer of a last run, which may be elsewhere.
+pub(crate) enum PreviousLayer<'b> {
+    /// In the store.
+    Stored(Layer),
+    /// In a cache.
+    Imported(Box<mica_cache::Found<'b>>),
+}
+
+impl Previous<'_> {
     /// Whether a run that began and ended so made the same. Times may differ where each is of the moment in which it was
     /// written. One that a program set, as `touch -d`, `cp -p` and `tar` do, is part of what it made.
     pub fn is_same(&self, made: &Index, written: Span) -> bool {
@@ -179,7 +190,7 @@ fn now_unix_s() -> i64 {
     unix_s(std::time::SystemTime::now())
 }
 
-fn unix_s(time: std::time::SystemTime) -> i64 {
+pub(crate) fn unix_s(time: std::time::SystemTime) -> i64 {
     time.duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |elapsed| i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX))
 }
@@ -198,18 +209,30 @@ impl Build<'_> {
         outcomes: &Outcomes,
         read: bool,
     ) -> Result<Keys, StepError> {
-        let definition = definition_key(step);
+        let mut definition = definition_key(step);
+        if let Some(times) = self.times.key() {
+            definition = combine(&definition, &times);
+        }
         let below = parent.chain_id().map(|chain| *blake3::hash(chain.to_string().as_bytes()).as_bytes());
         let below = below.as_ref();
         Ok(match &step.operation {
             Operation::Workdir(_) => {
+                let definition =
+                    self.times.key_of_directories().map_or(definition, |key| combine(&definition, &key));
                 let exact = Some(step_key(below, &definition, &[]));
                 let record = Some(step_key(None, &definition, &[]));
                 Keys { family: definition, shape: definition, record, exact, once: exact, context: None }
             }
             Operation::Run(run) => {
-                exec_run::check_mounts(run)?;
-                let family = self.run_family(&definition)?;
+                let mut family = self.run_family(&definition)?;
+                for mount in &run.mounts {
+                    // What is in a cache is no input; what a new one begins with is, as for BuildKit.
+                    if let StepMount::Cache { from: Some(FileSource::State(state)), .. } = mount {
+                        let chain = self.chain(state, outcomes)?.chain_id();
+                        let chain = chain.map(|chain| chain.to_string()).unwrap_or_default();
+                        family = combine(&family, blake3::hash(chain.as_bytes()).as_bytes());
+                    }
+                }
                 let policy = self.policy(step);
                 let (mut contents, mut layers, mut complete) = (Vec::new(), Vec::new(), true);
                 for mount in &run.mounts {
@@ -223,7 +246,9 @@ impl Build<'_> {
                             layers.push(digest);
                         }
                         // What a step reads of the context is recorded; without records all of it counts.
-                        FileSource::Context if policy.exact || self.why_untraced().is_some() => {
+                        FileSource::Context
+                            if policy.exact || run.insecure || self.why_untraced().is_some() =>
+                        {
                             contents.push(materialize::context_contents(self, source, *span, outcomes)?);
                         }
                         FileSource::Context => complete = false,
@@ -235,20 +260,26 @@ impl Build<'_> {
                 Keys { family, shape: family, record, exact, once, context: None }
             }
             Operation::Copy(copy) => {
-                let source = self.source(&copy.from, outcomes)?;
+                let source = self.copy_source(copy, outcomes)?;
                 let picked = exec_copy::pick(self, copy, &source)?;
                 let mut found = exec_copy::contents(copy, &source, &picked, read)?;
                 let shape = combine(&definition, &found.shape);
-                if found.digest.is_none() && !self.request.no_cache && self.store.cache_has_shape(&shape)? {
+                let is_asked = found.digest.is_none() && !self.request.no_cache;
+                if is_asked && (self.store.cache_has_shape(&shape)? || self.caches.imports.has_shape(&shape))
+                {
                     found = exec_copy::contents(copy, &source, &picked, true)?;
                 }
                 let record = found.digest.map(|digest| step_key(None, &definition, &[digest]));
-                let exact = found.digest.map(|digest| step_key(below, &definition, &[digest]));
-                let context = match (&copy.from, &self.request.context) {
-                    (FileSource::Context, Some(path)) => Some(context_name(path)),
-                    _ => None,
+                let once = found.digest.map(|digest| step_key(below, &definition, &[digest]));
+                let exact = match exec_copy::asks_nothing(copy) {
+                    true => found.digest.map(|digest| step_key(None, &definition, &[digest])),
+                    false => once,
                 };
-                Keys { family: definition, shape, record, exact, once: exact, context }
+                let context = match &copy.from {
+                    FileSource::Context => self.context_name(),
+                    FileSource::State(_) => None,
+                };
+                Keys { family: definition, shape, record, exact, once, context }
             }
         })
     }
@@ -266,6 +297,11 @@ impl Build<'_> {
         for host in &self.request.add_hosts {
             hasher.update(&(host.len() as u64).to_le_bytes());
             hasher.update(host.as_bytes());
+        }
+        if let Some(name) = self.request.host_name() {
+            hasher.update(b"host name");
+            hasher.update(&(name.len() as u64).to_le_bytes());
+            hasher.update(name.as_bytes());
         }
         if self.request.rootless {
             // Which owners there can be: others cannot be given, and are shown as root.
@@ -318,7 +354,11 @@ impl Build<'_> {
                 }
             }
         }
+        let mut refused = None;
         if policy.exact {
+            if let Some((outcome, verdict)) = self.imported_exact(keys, parent, &policy, &mut reason)? {
+                return Ok(Known::Found(outcome, verdict));
+            }
             return Ok(Known::Not(match reason {
                 Some(reason) => reason,
                 None if self.ran_before(keys)? => Reason::Unrecorded {
@@ -327,10 +367,15 @@ impl Build<'_> {
                 None => Reason::First,
             }));
         }
-        let mut refused = None;
-        if let Some((outcome, verdict)) =
-            self.by_record(step, keys, parent, outcomes, &policy, &mut refused)?
-        {
+        let found = match self.by_record(step, keys, parent, outcomes, &policy, &mut refused)? {
+            Some(found) => Some(found),
+            None if self.caches.imports.is_empty() => None,
+            None => match self.imported_exact(keys, parent, &policy, &mut refused)? {
+                Some(found) => Some(found),
+                None => self.imported_by_record(step, keys, parent, outcomes, &policy, &mut refused)?,
+            },
+        };
+        if let Some((outcome, verdict)) = found {
             return Ok(Known::Found(outcome, verdict));
         }
         Ok(Known::Not(match reason.or(refused) {
@@ -355,30 +400,16 @@ impl Build<'_> {
         if records.is_empty() {
             return Ok(None);
         }
-        let trees = match &step.operation {
-            Operation::Run(run) => traced::trees(self, run, parent, outcomes)?,
-            _ => vec![StepTree::lower(parent, parent.merged(&self.indexes)?)],
-        };
+        let trees = step_trees(self, step, parent, outcomes)?;
         for record in records {
             // What cannot be read is as if it were not there: the step runs.
             let Ok(facts) = serde_json::from_slice::<RecordFacts>(&record.extra) else { continue };
-            let refused = match expired(policy, facts.network, record.created_unix_s) {
-                Some(expired) => Some(expired),
-                None if let Some(why) = facts.unrecorded => {
-                    Some(Reason::Unrecorded { why: format!("what its last run used is not known: {why}") })
-                }
-                None if facts.network != Some(false) && facts.base != self.base_of(step, outcomes)? => {
-                    Some(Reason::NewBase)
-                }
-                None => self.difference(&record, &trees)?,
+            let refused = match self.refusal(step, &facts, record.created_unix_s, outcomes, policy)? {
+                Some(refused) => Some(refused),
+                None => self.difference_of(self.store.step_inputs(record.id)?.as_deref(), &trees),
             };
             if let Some(refused) = refused {
-                // What is not known of a newer run says less than what changed since an older one.
-                let says_more = matches!(first_reason, Some(Reason::Unrecorded { .. }))
-                    && !matches!(refused, Reason::Unrecorded { .. });
-                if first_reason.is_none() || says_more {
-                    *first_reason = Some(refused);
-                }
+                note_refused(first_reason, refused);
                 continue;
             }
             let Some(layer) = self.stored(&record.diff_id, record.chain_id.as_ref())? else { continue };
@@ -402,24 +433,44 @@ impl Build<'_> {
         Ok(None)
     }
 
+    /// Why a result is not even compared with what it used.
+    pub(crate) fn refusal(
+        &self,
+        step: &Step,
+        facts: &RecordFacts,
+        made_unix_s: i64,
+        outcomes: &Outcomes,
+        policy: &Policy,
+    ) -> Result<Option<Reason>, StepError> {
+        Ok(match expired(policy, facts.network, made_unix_s) {
+            Some(expired) => Some(expired),
+            None if let Some(why) = &facts.unrecorded => {
+                Some(Reason::Unrecorded { why: format!("what its last run used is not known: {why}") })
+            }
+            None if facts.network != Some(false) && facts.base != self.base_of(step, outcomes)? => {
+                Some(Reason::NewBase)
+            }
+            None => None,
+        })
+    }
+
     /// What of a record does not hold.
-    fn difference(&self, record: &StepRecord, trees: &[StepTree]) -> Result<Option<Reason>, StepError> {
+    pub(crate) fn difference_of(&self, inputs: Option<&[u8]>, trees: &[StepTree]) -> Option<Reason> {
         let unreadable = |why: &str| Some(Reason::Unrecorded { why: why.to_owned() });
-        let Some(inputs) = self.store.step_inputs(record.id)? else {
-            return Ok(unreadable("the record of what it used is gone"));
+        let Some(inputs) = inputs else {
+            return unreadable("the record of what it used is gone");
         };
-        let Ok(inputs) = Record::decode(&inputs) else {
-            return Ok(unreadable("the record of what it used is damaged"));
+        let Ok(inputs) = Record::decode(inputs) else {
+            return unreadable("the record of what it used is damaged");
         };
         if inputs.trees.len() != trees.len() {
-            return Ok(unreadable("the record of what it used is of another kind"));
+            return unreadable("the record of what it used is of another kind");
         }
-        for (position, (uses, tree)) in inputs.trees.iter().zip(trees).enumerate() {
-            if let Err(difference) = mica_trace::verify(position, uses, &tree.merged, tree) {
-                return Ok(Some(Reason::Changed(in_words(&difference, tree))));
-            }
-        }
-        Ok(None)
+        let mut both = inputs.trees.iter().zip(trees).enumerate();
+        both.find_map(|(position, (uses, tree))| {
+            let difference = mica_trace::verify(position, uses, &tree.merged, tree).err()?;
+            Some(Reason::Changed(in_words(&difference, tree)))
+        })
     }
 
     /// Why a step without any record has to run.
@@ -461,16 +512,25 @@ impl Build<'_> {
     }
 
     /// What the last run of the same instruction left.
-    pub(crate) fn previous(&self, keys: &Keys) -> Result<Option<Previous>, StepError> {
-        let Some((record, facts)) = self.last_record(keys)? else { return Ok(None) };
+    pub(crate) fn previous(&self, keys: &Keys) -> Result<Option<Previous<'_>>, StepError> {
+        let Some((record, facts)) = self.last_record(keys)? else { return Ok(self.imported_previous(keys)) };
         let Some(layer) = self.stored(&record.diff_id, record.chain_id.as_ref())? else { return Ok(None) };
         // Only times would have been taken from a layer that cannot be read.
         let Ok(index) = self.indexes.get(&layer) else { return Ok(None) };
-        Ok(Some(Previous { layer, index, created_seconds: facts.created_seconds, written: facts.written }))
+        let (layer, written) = (PreviousLayer::Stored(layer), facts.written);
+        Ok(Some(Previous { layer, index, created_seconds: facts.created_seconds, written }))
+    }
+
+    /// How long the run took that wrote the layer of a record, in whole seconds.
+    pub(crate) fn run_took_s(&self, record: i64) -> Option<u64> {
+        let record = self.store.step_record(record).ok()??;
+        let facts: RecordFacts = serde_json::from_slice(&record.extra).ok()?;
+        let written = facts.written?;
+        u64::try_from(written.end_unix_s.checked_sub(written.start_unix_s)?).ok()
     }
 
     /// A layer of an earlier result, protected for as long as this build lives.
-    fn stored(
+    pub(crate) fn stored(
         &self,
         diff_id: &DiffId,
         chain_id: Option<&mica_oci::ChainId>,
@@ -551,7 +611,7 @@ impl Build<'_> {
         }
     }
 
-    fn put_exact(
+    pub(crate) fn put_exact(
         &self,
         exact: &Key,
         keys: &Keys,
@@ -570,7 +630,7 @@ impl Build<'_> {
     }
 
     /// What changed below a step since the run whose result it takes over; `None` when that run's layers are gone.
-    fn unused_changes(&self, before: &[String], trees: &[StepTree]) -> Option<UnusedChanges> {
+    pub(crate) fn unused_changes(&self, before: &[String], trees: &[StepTree]) -> Option<UnusedChanges> {
         let tree = trees.first()?;
         let before: Vec<DiffId> = before.iter().map(|id| id.parse().ok()).collect::<Option<_>>()?;
         let before = Chain::of_image(self.store, &before).ok()?.merged(&self.indexes).ok()?;
@@ -580,8 +640,21 @@ impl Build<'_> {
     }
 }
 
+/// The trees that a step sees.
+pub(crate) fn step_trees(
+    build: &Build<'_>,
+    step: &Step,
+    parent: &Arc<Chain>,
+    outcomes: &Outcomes,
+) -> Result<Vec<StepTree>, StepError> {
+    match &step.operation {
+        Operation::Run(run) => traced::trees(build, run, parent, outcomes),
+        _ => Ok(vec![StepTree::lower(parent, parent.merged(&build.indexes)?)]),
+    }
+}
+
 /// Why a result of that age is not taken.
-fn expired(policy: &Policy, network: Option<bool>, made_unix_s: i64) -> Option<Reason> {
+pub(crate) fn expired(policy: &Policy, network: Option<bool>, made_unix_s: i64) -> Option<Reason> {
     let ttl_seconds = policy.ttl_seconds_of(network)?;
     let age_seconds = now_unix_s().saturating_sub(made_unix_s);
     (age_seconds > ttl_seconds).then_some(Reason::Expired { age_seconds, ttl_seconds })

@@ -83,6 +83,16 @@ impl StepTree {
     }
 }
 
+impl TreeBytes {
+    /// The layers, if it is layers.
+    pub fn chain(&self) -> Option<&Arc<Chain>> {
+        match self {
+            Self::Layers(chain) => Some(chain),
+            Self::Context(_) => None,
+        }
+    }
+}
+
 impl Files for TreeBytes {
     fn open(&self, tree: &MergedIndex, position: usize) -> io::Result<File> {
         let entry = tree.entry(position);
@@ -136,17 +146,7 @@ pub(crate) fn trees(
     let mut trees = vec![StepTree::lower(parent, parent.merged(&build.indexes)?)];
     for mount in &run.mounts {
         let StepMount::Bind { from, source, span, .. } = mount else { continue };
-        let name = build.place_name(from);
-        let tree = match from {
-            FileSource::Context => {
-                let (directory, merged) = build.context_without_owners()?;
-                StepTree { name, merged, bytes: TreeBytes::Context(directory) }
-            }
-            FileSource::State(state) => {
-                let chain = build.chain(state, outcomes)?;
-                StepTree { name, merged: chain.merged(&build.indexes)?, bytes: TreeBytes::Layers(chain) }
-            }
-        };
+        let tree = tree_of(build, from, outcomes)?;
         // The runtime would only tell a failed system call.
         if follow(&tree.merged, &clean(source))?.is_none() {
             let shown = source.strip_prefix('/').filter(|_| matches!(from, FileSource::Context));
@@ -156,4 +156,23 @@ pub(crate) fn trees(
         trees.push(tree);
     }
     Ok(trees)
+}
+
+/// What `from` of a mount names.
+pub(crate) fn tree_of(
+    build: &Build<'_>,
+    from: &FileSource,
+    outcomes: &Outcomes,
+) -> Result<StepTree, StepError> {
+    let name = build.place_name(from);
+    Ok(match from {
+        FileSource::Context => {
+            let (directory, merged) = build.context_without_owners()?;
+            StepTree { name, merged, bytes: TreeBytes::Context(directory) }
+        }
+        FileSource::State(state) => {
+            let chain = build.chain(state, outcomes)?;
+            StepTree { name, merged: chain.merged(&build.indexes)?, bytes: TreeBytes::Layers(chain) }
+        }
+    })
 }

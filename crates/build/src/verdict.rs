@@ -14,6 +14,15 @@ pub enum Verdict {
         /// What changed below and was not used; `None` when nobody asked or the earlier layers are gone.
         unused: Option<UnusedChanges>,
     },
+    /// A cache from elsewhere had the result.
+    Imported {
+        /// Which, as it is called for people.
+        cache: String,
+        /// The layers below are others, but nothing that the step used changed; else they are the same.
+        by_record: bool,
+        /// What changed below and was not used; `None` when nobody asked or the earlier layers are not here.
+        unused: Option<UnusedChanges>,
+    },
     /// Another step of this build did the same.
     Shared,
     /// It was done.
