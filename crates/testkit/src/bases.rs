@@ -31,25 +31,88 @@ pub fn build_dir() -> PathBuf {
 /// A root filesystem of busybox alone: shell, applets, passwd, group, tmp. An error is a reason to skip.
 pub fn busybox() -> Result<PathBuf, String> {
     let program = busybox_program()?;
-    make_once(&bases_dir(), "busybox.tar", |file| {
-        let mut tar = Writer::default();
-        for dir in ["bin", "dev", "etc", "proc", "sys", "usr", "usr/bin", "var"] {
-            tar.add(Entry::dir(dir), b"");
-        }
-        tar.add(Entry { mode: 0o700, ..Entry::dir("root") }, b"");
-        tar.add(Entry { mode: 0o1777, ..Entry::dir("tmp") }, b"");
-        tar.add(Entry { mode: 0o755, ..Entry::file("bin/busybox") }, &program);
-        for applet in applets()? {
-            tar.add(Entry::symlink(&format!("bin/{applet}"), "busybox"), b"");
-        }
-        tar.add(Entry::symlink("usr/bin/env", "../../bin/busybox"), b"");
-        tar.add(
-            Entry::file("etc/passwd"),
-            b"root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\n",
-        );
-        tar.add(Entry::file("etc/group"), b"root:x:0:\ndaemon:x:1:\nstaff:x:50:\nnogroup:x:65534:\n");
-        fs::write(file, tar.finish()).map_err(|error| error.to_string())
+    make_once(&bases_dir(), "busybox.tar", |file| write_busybox(file, &program))
+}
+
+/// The same of 64-bit ARM, whose program Debian's mirror has.
+pub fn busybox_arm64() -> Result<PathBuf, String> {
+    make_once(&bases_dir(), "busybox-arm64.tar", |file| {
+        let place = file.with_extension("download");
+        let program = download_program(&place, "arm64", "busybox-static", "bin/busybox");
+        let _ = fs::remove_dir_all(&place);
+        write_busybox(file, &program?)
     })
+}
+
+/// A program out of a Debian package of another architecture. apt keeps its lists in `place` and nothing on this machine
+/// changes.
+fn download_program(
+    place: &Path,
+    architecture: &str,
+    package: &str,
+    program: &str,
+) -> Result<Vec<u8>, String> {
+    let told = |error: std::io::Error| format!("{}: {error}", place.display());
+    check_mirror()?;
+    for dir in ["state/lists/partial", "cache/archives/partial", "files"] {
+        fs::create_dir_all(place.join(dir)).map_err(told)?;
+    }
+    let mirror = mirror().unwrap_or_default();
+    fs::write(place.join("sources.list"), format!("deb {mirror} {} main\n", codename())).map_err(told)?;
+    let path = |name: &str| place.join(name).display().to_string();
+    let settings = [
+        format!("APT::Architecture={architecture}"),
+        format!("APT::Architectures={architecture}"),
+        format!("Dir::State={}", path("state")),
+        "Dir::State::status=/dev/null".to_owned(),
+        format!("Dir::Cache={}", path("cache")),
+        format!("Dir::Etc::sourcelist={}", path("sources.list")),
+        "Dir::Etc::sourceparts=-".to_owned(),
+        "Acquire::Languages=none".to_owned(),
+        "APT::Sandbox::User=root".to_owned(),
+    ];
+    let run = |mut command: Command| {
+        command.current_dir(place);
+        let outcome = crate::run_bounded(command, DEBOOTSTRAP_DEADLINE);
+        match outcome.code {
+            0 => Ok(()),
+            _ => Err(format!("{package} of {architecture}: {}", last_line(&outcome.stderr))),
+        }
+    };
+    for action in [&["update"][..], &["download", package]] {
+        let mut command = Command::new("apt-get");
+        command.arg("-q").args(settings.iter().map(|setting| format!("-o{setting}"))).args(action);
+        run(command)?;
+    }
+    let is_package = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
+    let found = fs::read_dir(place).map_err(told)?.flatten().map(|entry| entry.path()).find(is_package);
+    let mut unpack = Command::new("dpkg-deb");
+    unpack
+        .arg("-x")
+        .arg(found.ok_or_else(|| format!("apt-get brought no {package}"))?)
+        .arg(place.join("files"));
+    run(unpack)?;
+    fs::read(place.join("files").join(program)).map_err(told)
+}
+
+fn write_busybox(file: &Path, program: &[u8]) -> Result<(), String> {
+    let mut tar = Writer::default();
+    for dir in ["bin", "dev", "etc", "proc", "sys", "usr", "usr/bin", "var"] {
+        tar.add(Entry::dir(dir), b"");
+    }
+    tar.add(Entry { mode: 0o700, ..Entry::dir("root") }, b"");
+    tar.add(Entry { mode: 0o1777, ..Entry::dir("tmp") }, b"");
+    tar.add(Entry { mode: 0o755, ..Entry::file("bin/busybox") }, program);
+    for applet in applets()? {
+        tar.add(Entry::symlink(&format!("bin/{applet}"), "busybox"), b"");
+    }
+    tar.add(Entry::symlink("usr/bin/env", "../../bin/busybox"), b"");
+    tar.add(
+        Entry::file("etc/passwd"),
+        b"root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    );
+    tar.add(Entry::file("etc/group"), b"root:x:0:\ndaemon:x:1:\nstaff:x:50:\nnogroup:x:65534:\n");
+    fs::write(file, tar.finish()).map_err(|error| error.to_string())
 }
 
 /// The base of the corpus's build cases: its tar with busybox added.
