@@ -1,7 +1,10 @@
 //! Advice: what people can do about the errors of the rooms below. Each hint names the command to run.
 
+mod platform;
 pub(crate) mod registry;
+mod remote;
 mod transfer;
+pub(crate) mod unreproducible;
 
 use std::error::Error;
 use std::io;
@@ -10,6 +13,7 @@ use mica_build::{BuildError, StepError};
 use mica_container::ContainerError;
 use mica_image::ImageError;
 use mica_slim::{Failure, SlimError};
+use mica_ssh_agent::{AgentError, KeyProblem};
 use mica_store::StoreError;
 
 use crate::error::CliError;
@@ -48,7 +52,11 @@ impl Advise for serde_json::Error {}
 impl Advise for mica_sys::Error {}
 impl Advise for TemplateError {}
 impl Advise for jiff::Error {}
-impl Advise for mica_oci::PlatformError {}
+impl Advise for mica_oci::PlatformError {
+    fn advice(&self) -> Option<String> {
+        mica_plan::meant_platform(self.specifier()).map(|meant| format!("did you mean `{meant}`?"))
+    }
+}
 impl Advise for mica_oci::ReferenceError {}
 
 impl Advise for StoreError {
@@ -143,6 +151,9 @@ impl Advise for ContainerError {
             Self::ContainerMissing { .. } => CONTAINERS.to_owned(),
             Self::NotRunning { id } => format!("start it with `mica start {}`", short(id)),
             Self::StillRunning { id } => stop_container(id),
+            Self::Runtime(error) => {
+                return platform::advice_on_refusal(error).or_else(|| advice_on_full_disk(self));
+            }
             Self::BindSourceMissing { path } => {
                 format!("make it with `mkdir -p {}`, or use `-v`, which makes directories", path.display())
             }
@@ -177,10 +188,48 @@ impl Advise for StepError {
             Self::UnknownOwner { .. } => {
                 Some("use a number, or make the user or group in an earlier RUN".to_owned())
             }
+            Self::NotEmulated { platform, absent } => {
+                Some(platform::advice_on_emulation(platform, absent.is_some()))
+            }
+            Self::OtherSystem { .. } => Some(platform::OTHER_SYSTEM.to_owned()),
+            Self::Runtime(error) => platform::advice_on_refusal(error).or_else(|| advice_on_full_disk(self)),
+            Self::SecretMissing { id, .. } => {
+                Some(format!("give it with `--secret id={id},src=FILE` or `--secret id={id},env=VARIABLE`"))
+            }
+            Self::SecretNotText { .. } => Some("take it as a file: leave `env` out of the mount".to_owned()),
+            Self::Exit { kept: Some(_), .. } => {
+                Some("`mica debug` opens a shell in what the step left".to_owned())
+            }
+            Self::StateGone { .. } => Some("`mica debug --list` lists what is there".to_owned()),
+            Self::AgentMissing { id, .. } => Some(format!(
+                "give it with `--ssh {id}` (the agent of SSH_AUTH_SOCK) or `--ssh {id}=KEYFILE`"
+            )),
+            Self::Agent { error, .. } => error.advice(),
+            Self::Remote { cause, .. } => cause.advice(),
             Self::Build(error) => error.advice(),
             Self::Container(error) => error.advice(),
             _ => advice_on_full_disk(self),
         }
+    }
+}
+
+impl Advise for AgentError {
+    fn advice(&self) -> Option<String> {
+        let hint = match self {
+            Self::NoAgent => {
+                "start one with `eval $(ssh-agent)` and add keys with `ssh-add`, or name a key: `--ssh default=KEYFILE`".to_owned()
+            }
+            Self::Key { path, problem: KeyProblem::Encrypted } => {
+                format!("unlock it with `ssh-add {}`, and give the agent: `--ssh default`", path.display())
+            }
+            Self::Key { path, problem: KeyProblem::Unsupported(_) } => format!(
+                "add it to an agent with `ssh-add {}`, and give that one: `--ssh default`",
+                path.display()
+            ),
+            Self::Key { problem: KeyProblem::Public, .. } => "name the file without `.pub`".to_owned(),
+            _ => return advice_on_full_disk(self),
+        };
+        Some(hint)
     }
 }
 

@@ -2,17 +2,19 @@
 
 pub(crate) mod attach;
 pub(crate) mod build;
-mod build_error;
 mod build_report;
 pub(crate) mod builder;
+mod buildx;
 pub(crate) mod container;
 pub(crate) mod copy;
+pub(crate) mod debug;
 pub(crate) mod exec;
 mod filter;
 pub(crate) mod history;
 pub(crate) mod image;
 pub(crate) mod image_prune;
 pub(crate) mod images;
+mod imagetools;
 pub(crate) mod import;
 pub(crate) mod info;
 pub(crate) mod inputs;
@@ -43,4 +45,5 @@ pub(crate) mod tag;
 pub(crate) mod tags;
 pub(crate) mod version;
 pub(crate) mod wait;
+pub(crate) mod wanted_platform;
 pub(crate) mod why;

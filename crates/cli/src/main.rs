@@ -1,8 +1,8 @@
 //! The command line: row 4, the only room that talks to people.
 //!
-//! Here: flags and environment (`commands`, one file each), tables (`format`), progress of builds and transfers (`progress`), and
-//! errors with their exit codes (`error`) and advice (`advice`). Data goes to stdout, all else to stderr. Not here: anything that
-//! a program could want to call; that is in the rooms below.
+//! Here: flags and environment (`commands`, one file each; `words` where docker reads them in its own way), tables (`format`),
+//! progress of builds and transfers (`progress`), and errors with their exit codes (`error`) and advice (`advice`). Data goes to
+//! stdout, all else to stderr. Not here: anything that a program could want to call; that is in the rooms below.
 
 mod advice;
 mod commands;
@@ -11,23 +11,68 @@ mod format;
 mod progress;
 mod prompt;
 mod session;
+mod words;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::*;
 use crate::session::{Access, Session};
 
 /// Build, store, ship and run container images, without a daemon
 #[derive(Debug, Parser)]
-#[command(name = "mica", version, disable_help_subcommand = true)]
+// As docker: of a flag that can have one value, the last counts.
+#[command(name = "mica", version, disable_help_subcommand = true, args_override_self = true)]
 struct Cli {
     /// Where everything is kept [default: /var/lib/mica as root, $XDG_DATA_HOME/mica otherwise]
     #[arg(long, env = "MICA_ROOT", value_name = "DIR")]
     root: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    daemon: DaemonFlags,
     #[command(subcommand)]
     command: Command,
+}
+
+/// docker's flags for its client's way to the daemon, taken so that scripts go on working.
+#[derive(Debug, clap::Args)]
+struct DaemonFlags {
+    /// Accepted for docker's sake: errors say what there is to say
+    #[arg(short = 'D', long, hide = true)]
+    debug: bool,
+    /// As `--debug`
+    #[arg(short, long, hide = true, value_name = "LEVEL")]
+    log_level: Option<LogLevel>,
+    /// Accepted for docker's sake: there is no daemon
+    #[arg(short = 'H', long, hide = true, value_name = "ADDRESS")]
+    host: Vec<String>,
+    /// As `--host`
+    #[arg(short, long, hide = true, value_name = "NAME")]
+    context: Option<String>,
+}
+
+/// docker's levels.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum LogLevel {
+    Debug,
+    Info,
+    Warn,
+    Error,
+    Fatal,
+}
+
+impl DaemonFlags {
+    /// What goes on here and not where the flags want it.
+    fn warning(&self) -> Option<String> {
+        let flag = match &self.context {
+            Some(name) if name != "default" => format!("--context {name}"),
+            _ => format!("--host {}", self.host.last()?),
+        };
+        Some(format!(
+            "`{flag}` is ignored: there is no daemon, mica itself does what is asked, on this machine"
+        ))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -52,6 +97,7 @@ enum Command {
     Info(info::Args),
     /// Manage the build cache
     Builder(builder::Args),
+    /// Build images, and manage the build cache
     #[command(hide = true)]
     Buildx(builder::Args),
     Container(container::ContainerArgs),
@@ -63,6 +109,8 @@ enum Command {
     /// Copy an image between registries, OCI layouts and archives
     Copy(copy::Args),
     Create(Box<run::CreateCommandArgs>),
+    /// Open a shell in the state that a failed step of a build left
+    Debug(debug::Args),
     /// Show the history of an image
     History(history::Args),
     /// Make an image of a root filesystem in a tar
@@ -124,6 +172,7 @@ impl Command {
             | Self::Wait(_)
             | Self::Exec(_)
             | Self::Attach(_) => Access::Records,
+            Self::Builder(args) | Self::Buildx(args) if !args.needs_user_namespace() => Access::Records,
             Self::Container(args) if !args.needs_user_namespace() => Access::Records,
             _ => Access::Files,
         }
@@ -146,6 +195,7 @@ impl Command {
             Self::Container(args) => container::container(session, &args),
             Self::Copy(args) => copy::run(args),
             Self::Create(args) => run::create(session, &args),
+            Self::Debug(args) => debug::run(args, session),
             Self::Exec(args) => exec::exec(session, &args),
             Self::History(args) => history::run(args, session),
             Self::Image(args) => image::run(args, session),
@@ -181,24 +231,28 @@ impl Command {
     }
 }
 
+fn parse(words: &[OsString]) -> Result<Cli, clap::Error> {
+    let mut matches = words::parse(Cli::command(), words)?;
+    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut Cli::command()))
+}
+
 fn main() -> ExitCode {
     // Before anything else: this program is also the first process of its containers, and their monitor.
     mica_runtime::init_main_if_requested();
     mica_container::monitor_main_if_requested();
-    let cli = match Cli::try_parse() {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let cli = match parse(&words) {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
-            // Scripts tell the engine's failures from the program's by docker's code.
-            let mut words = std::env::args().skip(1).filter(|word| !word.starts_with('-'));
-            let is_run = words.any(|word| word == "run" || word == "create");
-            return ExitCode::from(match (error.use_stderr(), is_run) {
-                (false, _) => 0,
-                (true, true) => 125,
-                (true, false) => 2,
-            });
+            let path = words::command_path(&Cli::command(), &words);
+            let code = if error.use_stderr() { words::usage_code(&path) } else { 0 };
+            let _ = words::with_short_usage(error, Cli::command(), &path).print();
+            return ExitCode::from(code);
         }
     };
+    if let Some(warning) = cli.daemon.warning() {
+        eprintln!("warning: {warning}");
+    }
     let outcome = Session::begin(cli.root)
         .and_then(|session| {
             if session.rootless {

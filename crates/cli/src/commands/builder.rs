@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mica_store::{Freed, GcOptions};
 
-use crate::commands::{build, filter};
+use crate::commands::{build, buildx, filter, imagetools};
 use crate::error::CliError;
 use crate::format::ago::now_unix_s;
 use crate::format::output::{confirm, print};
@@ -15,6 +15,12 @@ use crate::session::Session;
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
 pub(crate) struct Args {
+    /// Accepted for docker's sake: there is one builder
+    #[arg(long, hide = true, value_name = "NAME")]
+    builder: Option<String>,
+    /// Accepted for docker's sake: errors say what there is to say
+    #[arg(short = 'D', long, hide = true)]
+    debug: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -22,9 +28,38 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Build an image from a Dockerfile
+    #[command(alias = "b")]
     Build(Box<build::Args>),
+    /// Show what the build cache takes
+    Du(buildx::DuArgs),
+    /// Show and make manifests and indexes of registries
+    Imagetools(imagetools::Args),
     /// Remove build cache
     Prune(PruneArgs),
+    /// Show the version
+    Version,
+    // What follows is for scripts that were written for buildx.
+    #[command(hide = true, alias = "f")]
+    Bake(buildx::BakeArgs),
+    #[command(hide = true)]
+    Create(buildx::CreateArgs),
+    #[command(hide = true)]
+    Inspect(buildx::InspectArgs),
+    #[command(hide = true)]
+    Ls(buildx::LsArgs),
+    #[command(hide = true)]
+    Rm(buildx::RmArgs),
+    #[command(hide = true)]
+    Stop(buildx::StopArgs),
+    #[command(hide = true)]
+    Use(buildx::UseArgs),
+}
+
+impl Args {
+    /// Whether files of the store are touched.
+    pub(crate) fn needs_user_namespace(&self) -> bool {
+        matches!(self.command, Command::Build(_) | Command::Du(_) | Command::Prune(_))
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -45,6 +80,16 @@ pub(crate) fn run(args: Args, session: &Session) -> Result<u8, CliError> {
     match args.command {
         Command::Build(args) => build::run(*args, session),
         Command::Prune(args) => prune(&args, session),
+        Command::Bake(args) => buildx::bake(&args),
+        Command::Create(args) => buildx::create(&args),
+        Command::Du(args) => buildx::du(&args, session),
+        Command::Imagetools(args) => imagetools::run(args),
+        Command::Inspect(args) => buildx::inspect(&args),
+        Command::Ls(args) => buildx::ls(&args),
+        Command::Rm(args) => buildx::rm(&args),
+        Command::Stop(args) => buildx::stop(&args),
+        Command::Use(args) => buildx::choose(&args),
+        Command::Version => buildx::version(),
     }
 }
 
@@ -86,6 +131,7 @@ fn options(all: bool, unused_for: Option<Duration>) -> GcOptions {
         // Their age is not known.
         cache_mounts: all && unused_for.is_none(),
         keep_downloads: unused_for.is_some(),
+        failed_steps: unused_for.is_none(),
     }
 }
 
@@ -97,6 +143,7 @@ fn text(freed: &Freed) -> String {
         ("blobs", freed.blobs),
         ("cache mounts", freed.cache_mounts),
         ("downloads", freed.downloads),
+        ("states of failed steps", freed.failed_steps),
     ];
     kinds
         .iter()

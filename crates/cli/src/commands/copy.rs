@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(short, long)]
     quiet: bool,
     /// Accepted for skopeo's sake: all platforms are copied unless one is named
-    #[arg(short, long, hide = true, conflicts_with = "platform")]
+    #[arg(short, long, hide = true)]
     all: bool,
     /// Where the image is
     #[arg(value_name = "SRC")]
@@ -41,6 +41,9 @@ pub(crate) struct Args {
 
 /// Copies.
 pub(crate) fn run(args: Args) -> Result<u8, CliError> {
+    if args.all && args.platform.is_some() {
+        return Err(CliError::new("`--all` cannot be used with `--platform`").code(2));
+    }
     let options = CopyOptions {
         platform: args.platform.as_deref().map(Platform::parse).transpose()?,
         spool_dir: spool_dir(),

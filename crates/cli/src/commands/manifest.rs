@@ -144,7 +144,7 @@ fn push(args: PushArgs, session: &Session) -> Result<u8, CliError> {
     let mut names: Vec<Reference> = list.members.iter().map(|member| member.reference.clone()).collect();
     names.push(list.name.clone());
     let client = client_for(args.insecure, &names)?;
-    copy_members(&client, &list)?;
+    copy_members(&client, &list, &|line| print(line))?;
     let digest = list.push(&client)?;
     if args.purge {
         ManifestList::remove(&store, &list.name)?;
@@ -154,14 +154,18 @@ fn push(args: PushArgs, session: &Session) -> Result<u8, CliError> {
 }
 
 /// Brings what is in other repositories into the list's own: mounted within a registry, copied between two.
-fn copy_members(client: &Client, list: &ManifestList) -> Result<(), CliError> {
+pub(crate) fn copy_members(
+    client: &Client,
+    list: &ManifestList,
+    tell: &dyn Fn(&str) -> Result<(), CliError>,
+) -> Result<(), CliError> {
     let options = CopyOptions { spool_dir: spool_dir(), ..CopyOptions::default() };
     for member in list.foreign_members() {
         let digest = &member.descriptor.digest;
         let from = Place::Registry(member.reference.with_digest(digest.clone()));
         let to = list.name.name_only().with_digest(digest.clone());
         let copied = mica_transfer::copy(client, &from, &Place::Registry(to.clone()), &options, &|_| {})?;
-        print(&format!("Pushed ref {} with digest: {}\n", to.canonical(), copied.digest))?;
+        tell(&format!("Pushed ref {} with digest: {}\n", to.canonical(), copied.digest))?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use mica_oci::{Platform, Reference};
 
 use crate::commands::remote::{Puller, candidates, client, parse_reference, tell_warnings};
+use crate::commands::wanted_platform::wanted_platform;
 use crate::error::CliError;
 use crate::format::output::print;
 use crate::progress::Stream;
@@ -32,7 +33,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, session: &Session) -> Result<u8, CliError> {
     // Layers are applied by threads of their own; it halves what an image of 100,000 files takes, and is no slower.
     mica_sys::process::share_one_heap();
-    let platform = args.platform.as_deref().map(Platform::parse).transpose()?;
+    let platform = wanted_platform(args.platform.as_deref())?;
     let reference = parse_reference(&args.name)?;
     if args.all_tags && !reference.is_name_only() {
         return Err(CliError::new("tag can't be used with --all-tags/-a"));

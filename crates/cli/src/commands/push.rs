@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mica_image::{ImageError, PushError, PushRequest, TransferEvent};
+use mica_image::{ImageError, PushError, PushRequest, Pushed, TransferEvent};
 use mica_oci::{Platform, Reference};
 use mica_registry_client::{Client, RegistryError};
 use mica_store::Store;
@@ -74,20 +74,25 @@ pub(crate) fn push(
     reference: &Reference,
     platform: Option<&Platform>,
     stream: Stream,
-) -> Result<(), CliError> {
+) -> Result<Pushed, CliError> {
     let transfer = Transfer::start(stream);
     let watch = |event: TransferEvent| transfer.tell(event);
     let pushed = mica_image::push(store, client, &PushRequest { reference, platform }, &watch);
     drop(transfer);
-    let pushed = pushed.map_err(|error| match error {
+    let pushed = pushed.map_err(|error| explain(reference, error))?;
+    let tag = reference.tag().unwrap_or_default();
+    stream.line(&format!("{tag}: digest: {} size: {}", pushed.digest, pushed.size_bytes));
+    Ok(pushed)
+}
+
+/// A failed push as people see it.
+pub(crate) fn explain(reference: &Reference, error: ImageError) -> CliError {
+    match error {
         ImageError::Registry(RegistryError::Denied { refusal, had_login, .. }) => {
             push_denied(reference, &refusal, had_login)
         }
         error => error.into(),
-    })?;
-    let tag = reference.tag().unwrap_or_default();
-    stream.line(&format!("{tag}: digest: {} size: {}", pushed.digest, pushed.size_bytes));
-    Ok(())
+    }
 }
 
 /// All names of a repository that have a tag.

@@ -7,10 +7,10 @@ use mica_container::{
     AttachOptions, Attached, ContainerError, Context, MadeContainer, RunOptions, create_container,
     run_in_background, run_in_foreground,
 };
-use mica_oci::Platform;
 use mica_store::Store;
 
 use crate::commands::needed_image::{Need, When, needed_image};
+use crate::commands::wanted_platform::wanted_platform;
 use crate::error::CliError;
 use crate::session::Session;
 
@@ -178,7 +178,7 @@ pub(crate) struct CreateArgs {
 
 /// Run a command in a new container
 #[derive(Debug, Args)]
-#[command(disable_help_flag = true)]
+#[command(disable_help_flag = true, override_usage = "mica run [OPTIONS] IMAGE [COMMAND] [ARG...]")]
 pub(crate) struct RunArgs {
     /// Run in the background and print the container's ID
     #[arg(short, long)]
@@ -200,7 +200,7 @@ pub(crate) struct RunArgs {
 
 /// Create a new container without starting it
 #[derive(Debug, Args)]
-#[command(disable_help_flag = true)]
+#[command(disable_help_flag = true, override_usage = "mica create [OPTIONS] IMAGE [COMMAND] [ARG...]")]
 pub(crate) struct CreateCommandArgs {
     #[command(flatten)]
     create: CreateArgs,
@@ -347,8 +347,8 @@ fn make(
         uts_host: host_mode("uts", &args.uts, &["private"])?,
         log,
     };
-    let platform = args.platform.as_deref().map(Platform::parse).transpose();
-    let platform = platform.map_err(|error| refuse(error.to_string()))?;
+    let platform =
+        wanted_platform(args.platform.as_deref()).map_err(|error| CliError::from(error).code(125))?;
     let need = Need { name: image_name, platform: platform.as_ref(), when: args.pull, quiet: args.quiet };
     let cidfile = args.cidfile.as_ref().map(|path| {
         let file = std::fs::OpenOptions::new().write(true).create_new(true).open(path);

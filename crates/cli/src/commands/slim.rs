@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::error::CliError;
 use crate::format::output::print;
 use crate::format::size::human_size;
-use crate::progress::printable;
+use crate::progress::{printable, printable_output};
 use crate::session::Session;
 
 /// Directories that are listed.
@@ -150,7 +150,7 @@ fn show(event: Event<'_>, quiet: bool) {
             let place = if on_result { "on the slim image, as a proof" } else { "to see what it uses" };
             eprintln!("Running `{}` {place}", printable(command));
         }
-        Event::Output { line } => eprintln!("  {}", printable(line)),
+        Event::Output { line } => eprintln!("  {}", printable_output(line)),
         Event::Answered { port, path, status } => {
             eprintln!("Port {port} answered {status} at `{}`", printable(path));
         }
@@ -221,7 +221,7 @@ fn grouped(number: u64) -> String {
 /// An error with the output of the command that failed.
 fn explain(error: SlimError) -> CliError {
     let SlimError::Failed { output, .. } = &error else { return CliError::from(error) };
-    let output = output.iter().map(|line| format!("  {}\n", printable(line))).collect::<String>();
+    let output = output.iter().map(|line| format!("  {}\n", printable_output(line))).collect::<String>();
     let mut explained = CliError::from(error);
     if !output.is_empty() {
         explained.message = format!("{}\nits last output:\n{}", explained.message, output.trim_end());

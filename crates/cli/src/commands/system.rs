@@ -231,7 +231,12 @@ fn prune(args: &PruneArgs, session: &Session) -> Result<u8, CliError> {
     text += &image_prune::text(&pruned);
     reclaimed_bytes += pruned.reclaimed_bytes;
     // Records of the build cache go only with all else: they are what makes the next build fast.
-    let options = GcOptions { keep_cache: !args.all, cache_mounts: args.all, ..GcOptions::default() };
+    let options = GcOptions {
+        keep_cache: !args.all,
+        cache_mounts: args.all,
+        failed_steps: true,
+        ..GcOptions::default()
+    };
     let freed = store.gc(options)?;
     if freed.cache_records > 0 {
         text += &format!("Deleted build cache objects: {}\n\n", freed.cache_records);

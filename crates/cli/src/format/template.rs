@@ -467,12 +467,19 @@ fn operand_value(operand: &Operand, dot: &Value, variables: &Variables) -> Resul
     }
 }
 
+/// What a field of OCI's structures is called in their JSON: people write `.MediaType`, and `json` shows `mediaType`.
+fn json_name(field: &str) -> String {
+    let mut characters = field.chars();
+    characters.next().map(|first| first.to_lowercase().chain(characters).collect()).unwrap_or_default()
+}
+
 fn follow(value: &Value, path: &[String]) -> Result<Value, TemplateError> {
     let mut value = value;
     for field in path {
         value = match value {
             Value::Object(object) => {
-                object.get(field).ok_or_else(|| TemplateError::Field { field: field.clone() })?
+                let found = object.get(field).or_else(|| object.get(&json_name(field)));
+                found.ok_or_else(|| TemplateError::Field { field: field.clone() })?
             }
             // A field of nothing is nothing, as with Go's maps.
             Value::Null => return Ok(Value::Null),

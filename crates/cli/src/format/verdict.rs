@@ -12,8 +12,10 @@ const DIGITS_SHOWN: usize = 12;
 /// How progress shows a known result. Scripts look for the first word.
 pub(crate) fn cached(verdict: &Verdict) -> &'static str {
     match verdict {
-        Verdict::Record { .. } => "CACHED (nothing it used changed)",
-        Verdict::Chain | Verdict::Shared | Verdict::Ran { .. } => "CACHED",
+        Verdict::Record { .. } | Verdict::Imported { by_record: true, .. } => {
+            "CACHED (nothing it used changed)"
+        }
+        Verdict::Chain | Verdict::Imported { .. } | Verdict::Shared | Verdict::Ran { .. } => "CACHED",
     }
 }
 
@@ -96,6 +98,14 @@ pub(crate) fn sentence(verdict: &Verdict) -> String {
             let below = unused.as_ref().map_or_else(|| "layers below it are others".to_owned(), below);
             format!("cached: nothing it used changed; {below}")
         }
+        Verdict::Imported { cache, by_record, unused } => {
+            let why = match (by_record, unused) {
+                (false, _) => "the same step on the same layers was done before".to_owned(),
+                (true, None) => "nothing it used changed; layers below it are others".to_owned(),
+                (true, Some(unused)) => format!("nothing it used changed; {}", below(unused)),
+            };
+            format!("cached: {why}; from cache {}", printable(cache))
+        }
         Verdict::Ran { reason } => match (reason, short(reason)) {
             (Reason::Changed(changed), Some(why)) => format!("ran again: {why}{}", values(changed)),
             (_, Some(why)) => format!("ran again: {why}"),
@@ -148,7 +158,12 @@ fn sum(steps: &[&StepReport]) -> String {
     let ran = steps.iter().filter(|step| matches!(step.verdict, Verdict::Ran { .. }));
     let (ran, elapsed_ms) =
         ran.fold((0, 0u64), |(count, sum), step| (count + 1, sum.saturating_add(step.elapsed_ms)));
-    let by_record = steps.iter().filter(|step| matches!(step.verdict, Verdict::Record { .. })).count();
+    let by_record = steps
+        .iter()
+        .filter(|step| {
+            matches!(step.verdict, Verdict::Record { .. } | Verdict::Imported { by_record: true, .. })
+        })
+        .count();
     let noun = if steps.len() == 1 { "step" } else { "steps" };
     let mut text = format!("{} {noun}: {} cached", steps.len(), steps.len() - ran);
     if by_record > 0 {
@@ -259,6 +274,13 @@ pub(crate) mod tests {
         };
         check(Verdict::Chain, "CACHED", "cached: the same step on the same layers was done before");
         check(Verdict::Shared, "CACHED", "cached: another step of this build did the same");
+        let cache = || "local:/c".to_owned();
+        let exact = Verdict::Imported { cache: cache(), by_record: false, unused: None };
+        let expect = "cached: the same step on the same layers was done before; from cache local:/c";
+        check(exact, "CACHED", expect);
+        let record = Verdict::Imported { cache: cache(), by_record: true, unused: None };
+        let expect = "cached: nothing it used changed; layers below it are others; from cache local:/c";
+        check(record, "CACHED (nothing it used changed)", expect);
         let record = |unused: Option<(usize, &[&str])>, expect: &str| {
             let unused = unused.map(|(count, first)| UnusedChanges {
                 count,

@@ -8,12 +8,12 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use mica_build::Event;
+use mica_build::{Event, Reason};
 use mica_image::TransferEvent;
 
 use super::base_pull::BasePull;
 use super::plain::seconds;
-use super::{is_color, printable};
+use super::{is_color, printable, printable_output};
 use crate::format::verdict;
 
 /// Time between two pictures: fast enough to look alive.
@@ -141,7 +141,9 @@ impl Live {
             }
             Event::StepStarted { step, reason } => {
                 set(step, State::Running(Instant::now()));
-                screen.note(step, verdict::again(&reason));
+                // Whoever asked for it need not be told of every step.
+                let note = verdict::again(&reason).filter(|_| reason != Reason::NoCache);
+                screen.note(step, note);
             }
             Event::StepFinished { step, elapsed } => set(step, State::Done(elapsed)),
             Event::StepFailed { step, .. } => set(step, State::Failed),
@@ -154,6 +156,7 @@ impl Live {
                     row.output.push_back(line);
                 }
             }
+            Event::Graph { .. } | Event::StepResult { .. } => {}
             Event::Dockerfile { name, .. } => {
                 screen.notes.push(format!("[internal] load build definition from {name}"))
             }
@@ -185,8 +188,18 @@ impl Live {
                 screen.notes.push(format!("[internal] load build context: {entries} entries"));
             }
             Event::Warning { message } => screen.notes.push(format!("warning: {message}")),
-            Event::Exported { config, .. } => screen.ends.push(format!("exporting to image {config}")),
-            Event::Named { name } => screen.ends.push(format!("naming to {name}")),
+            Event::Exported { config, names, .. } => {
+                screen.ends.push(format!("exporting to image {config}"));
+                screen.ends.extend(names.iter().map(|name| format!("naming to {name}")));
+            }
+            Event::ExportStarted { name } => screen.ends.push(name),
+            Event::ExportStep { what, .. } => screen.ends.push(format!("=> {what}")),
+            Event::ExportFinished { .. } => {}
+            Event::ExportFailed { message } => screen.ends.push(format!("ERROR {message}")),
+            Event::ExportedIndex { index, names, .. } => {
+                screen.ends.push(format!("exporting manifest list {index}"));
+                screen.ends.extend(names.iter().map(|name| format!("naming to {name}")));
+            }
         }
     }
 
@@ -309,7 +322,8 @@ impl Row {
             lines.push(Line::aside(format!(" => => {note}")));
         }
         if let State::Running(_) = self.state {
-            lines.extend(self.output.iter().map(|line| format!(" => => # {}", printable(line)).into()));
+            lines
+                .extend(self.output.iter().map(|line| format!(" => => # {}", printable_output(line)).into()));
         }
     }
 }

@@ -8,7 +8,7 @@ use mica_build::Event;
 use mica_image::TransferEvent;
 
 use super::base_pull::BasePull;
-use super::printable;
+use super::{printable, printable_output};
 use crate::format::verdict;
 
 /// Numbers steps as they appear, and says when the lines of another one begin.
@@ -17,6 +17,8 @@ pub(crate) struct Plain {
     names: Vec<String>,
     numbers: HashMap<usize, usize>,
     count: usize,
+    /// Number of the export that is going on.
+    export: usize,
     /// The step whose lines are being written.
     current: Option<usize>,
     /// Base images on their way, with the numbers of their lines.
@@ -45,11 +47,11 @@ impl Plain {
                 writeln!(out, "#{} WARN: {}\n", self.count, printable(&message))
             }
             Event::Base { name } => {
-                let number = self.internal(out, &format!("[internal] load metadata for {name}"));
+                let number = self.internal(out, &metadata_of(&name));
                 writeln!(out, "#{number} DONE 0.0s\n")
             }
             Event::BaseFetch { name } => {
-                let number = self.internal(out, &format!("[internal] load metadata for {name}"));
+                let number = self.internal(out, &metadata_of(&name));
                 self.pulls.push((BasePull::new(name), number));
                 Ok(())
             }
@@ -75,6 +77,7 @@ impl Plain {
                 self.names = names;
                 Ok(())
             }
+            Event::Graph { .. } | Event::StepResult { .. } => Ok(()),
             Event::StepCached { step, verdict } => {
                 let number = self.number(out, step);
                 self.current = None;
@@ -87,9 +90,9 @@ impl Plain {
                     None => Ok(()),
                 }
             }
-            Event::StepOutput { step, elapsed, line } => {
+            Event::StepOutput { step, elapsed, line, .. } => {
                 let number = self.number(out, step);
-                writeln!(out, "#{number} {:.3} {}", elapsed.as_secs_f64(), printable(&line))
+                writeln!(out, "#{number} {:.3} {}", elapsed.as_secs_f64(), printable_output(&line))
             }
             Event::StepFinished { step, elapsed } => {
                 let number = self.number(out, step);
@@ -106,19 +109,53 @@ impl Plain {
                 self.current = None;
                 writeln!(out, "#{number} CANCELED")
             }
-            Event::Exported { manifest, config, elapsed } => {
-                let number = self.internal(out, "exporting to image");
-                self.current = Some(usize::MAX);
-                writeln!(
-                    out,
-                    "#{number} exporting manifest {manifest} done\n#{number} exporting config {config} done\n\
-                     #{number} DONE {}",
-                    seconds(elapsed)
-                )
+            Event::Exported { manifest, config, names, elapsed } => {
+                self.exported(out, &[(manifest, config)], None, &names, elapsed)
             }
-            Event::Named { name } => writeln!(out, "#{} naming to {name} done", self.count),
+            Event::ExportStarted { name } => {
+                self.export = self.internal(out, &name);
+                Ok(())
+            }
+            Event::ExportStep { what, elapsed } => {
+                // As buildkit: what takes no time is not timed.
+                let took =
+                    if elapsed.as_millis() >= 10 { format!("{} ", seconds(elapsed)) } else { String::new() };
+                writeln!(out, "#{} {} {took}done", self.export, printable(&what))
+            }
+            Event::ExportFinished { elapsed } => {
+                writeln!(out, "#{} DONE {}\n", self.export, seconds(elapsed))
+            }
+            Event::ExportFailed { message } => {
+                writeln!(out, "#{} ERROR: {}\n", self.export, printable(&message))
+            }
+            Event::ExportedIndex { images, index, names, elapsed } => {
+                self.exported(out, &images, Some(&index), &names, elapsed)
+            }
         };
         text
+    }
+
+    /// The image that is in the store now.
+    fn exported(
+        &mut self,
+        out: &mut String,
+        images: &[(String, String)],
+        index: Option<&str>,
+        names: &[String],
+        elapsed: Duration,
+    ) -> std::fmt::Result {
+        let number = self.internal(out, "exporting to image");
+        for (manifest, config) in images {
+            writeln!(out, "#{number} exporting manifest {manifest} done")?;
+            writeln!(out, "#{number} exporting config {config} done")?;
+        }
+        if let Some(index) = index {
+            writeln!(out, "#{number} exporting manifest list {index} done")?;
+        }
+        for name in names {
+            writeln!(out, "#{number} naming to {name} done")?;
+        }
+        writeln!(out, "#{number} DONE {}\n", seconds(elapsed))
     }
 
     /// What happens to the layers of a base image.
@@ -131,7 +168,7 @@ impl Plain {
             self.count += 1;
             *number = self.count;
             self.current = None;
-            let _ = writeln!(out, "#{number} FROM {name}");
+            let _ = writeln!(out, "#{number} {}", from_of(name));
         }
         for line in lines {
             let _ = writeln!(out, "#{number} {line}");
@@ -143,6 +180,7 @@ impl Plain {
         let (pull, number) = self.pulls.remove(at);
         let resolved = if name.contains('@') { String::new() } else { format!("@{target}") };
         if pull.has_layers() {
+            let name = name.rsplit(' ').next().unwrap_or(name);
             writeln!(out, "#{number} resolve {name}{resolved} done")?;
         }
         writeln!(out, "#{number} DONE {}\n", seconds(elapsed))
@@ -172,6 +210,22 @@ impl Plain {
             self.current = Some(step);
         }
         number
+    }
+}
+
+/// The step that asks for a base image; of one of several platforms, which has its name before that of the image.
+fn metadata_of(name: &str) -> String {
+    match name.split_once(' ') {
+        Some((platform, name)) => format!("[{platform} internal] load metadata for {name}"),
+        None => format!("[internal] load metadata for {name}"),
+    }
+}
+
+/// The step that brings its layers.
+fn from_of(name: &str) -> String {
+    match name.split_once(' ') {
+        Some((platform, name)) => format!("[{platform}] FROM {name}"),
+        None => format!("FROM {name}"),
     }
 }
 
@@ -214,6 +268,43 @@ mod tests {
     }
 
     #[test]
+    fn an_image_has_its_names_before_it_is_done() {
+        let mut plain = Plain::default();
+        let mut check = |event: Event, expect: &str| assert_eq!(plain.text(event), expect);
+        let [manifest, config, index] = ["m", "c", "i"].map(str::to_owned);
+        let (names, elapsed) = (vec!["a:1".to_owned(), "b:1".to_owned()], Duration::ZERO);
+        let images = vec![(manifest.clone(), config.clone())];
+        check(
+            Event::Exported { manifest, config, names: names.clone(), elapsed },
+            "#1 exporting to image\n#1 exporting manifest m done\n#1 exporting config c done\n#1 naming to a:1 done\n\
+             #1 naming to b:1 done\n#1 DONE 0.0s\n\n",
+        );
+        check(
+            Event::ExportedIndex { images, index, names, elapsed },
+            "#2 exporting to image\n#2 exporting manifest m done\n#2 exporting config c done\n\
+             #2 exporting manifest list i done\n#2 naming to a:1 done\n#2 naming to b:1 done\n#2 DONE 0.0s\n\n",
+        );
+    }
+
+    #[test]
+    fn outputs() {
+        let mut plain = Plain::default();
+        let mut check = |event: Event, expect: &str| assert_eq!(plain.text(event), expect);
+        let name = "exporting to oci image format".to_owned();
+        check(Event::ExportStarted { name }, "#1 exporting to oci image format\n");
+        let step =
+            |what: &str, ms| Event::ExportStep { what: what.to_owned(), elapsed: Duration::from_millis(ms) };
+        check(step("exporting layers", 1234), "#1 exporting layers 1.2s done\n");
+        check(step("exporting config sha256:1", 0), "#1 exporting config sha256:1 done\n");
+        check(Event::Warning { message: "late".to_owned() }, "#2 WARN: late\n\n");
+        check(step("sending tarball", 9), "#1 sending tarball done\n");
+        let elapsed = Duration::from_millis(1300);
+        check(Event::ExportFinished { elapsed }, "#1 DONE 1.3s\n\n");
+        check(Event::ExportStarted { name: "x".to_owned() }, "#3 x\n");
+        check(Event::ExportFailed { message: "full\x1b".to_owned() }, "#3 ERROR: full\u{fffd}\n\n");
+    }
+
+    #[test]
     fn steps() {
         let mut plain = Plain::default();
         let mut check = |event: Event, expect: &str| assert_eq!(plain.text(event), expect);
@@ -230,7 +321,7 @@ mod tests {
         check(Event::StepStarted { step: 3, reason }, "#3 ...\n\n#4 [5/5] RUN d\n#4 again: /p changed\n");
         let line = "x\x1by".to_owned();
         let elapsed = Duration::from_millis(1500);
-        check(Event::StepOutput { step: 3, elapsed, line }, "#4 1.500 x\u{fffd}y\n");
+        check(Event::StepOutput { step: 3, elapsed, line, bytes: Vec::new() }, "#4 1.500 x\u{fffd}y\n");
         check(Event::StepFinished { step: 3, elapsed }, "#4 DONE 1.5s\n\n");
         check(Event::StepCancelled { step: 2 }, "#3 [4/5] RUN c\n#3 CANCELED\n");
     }

@@ -6,12 +6,22 @@ use mica_diagnostic::{Diagnostic, Span};
 use crate::advice::Advise;
 use crate::advice::registry::is_unreachable;
 use crate::error::CliError;
+use crate::format::findings;
 use crate::progress;
 
 /// A build's error with its lines of the Dockerfile, the step's last output, and advice.
-pub(crate) fn explain(error: BuildError) -> CliError {
+pub(super) fn explain(error: BuildError) -> CliError {
     let (source, diagnostics, output) = match error {
         BuildError::Dockerfile { source_text, diagnostics } => (source_text, diagnostics, None),
+        BuildError::Checks { source_text, findings } => {
+            let mut rules: Vec<&str> = findings.iter().map(|finding| finding.rule.name()).collect();
+            rules.sort_unstable();
+            rules.dedup();
+            let mut text = findings::warnings(&findings, &source_text, progress::is_color());
+            text.push_str(&format!("\nerror: lint violation found for rules: {}", rules.join(", ")));
+            let hint = "the Dockerfile wants it so: `error=true` of its `# check=` line";
+            return CliError { rendered: true, ..CliError::new(text.trim_start_matches('\n')) }.hint(hint);
+        }
         BuildError::Bases { source_text, failures, mut diagnostics } => {
             diagnostics.extend(failures.iter().map(explain_base));
             diagnostics.sort_by_key(|problem| problem.span.start);
@@ -33,7 +43,7 @@ pub(crate) fn explain(error: BuildError) -> CliError {
     if let Some((name, lines)) = output {
         message.push_str(&format!("------\n > {}:\n", progress::printable(&name)));
         for line in lines {
-            message.push_str(&progress::printable(&line));
+            message.push_str(&progress::printable_output(&line));
             message.push('\n');
         }
         message.push_str("------\n");
@@ -59,6 +69,9 @@ fn explain_base(failure: &BaseFailure) -> Diagnostic {
     if !failure.present_platforms.is_empty() {
         let present = failure.present_platforms.join(", ");
         diagnostic = diagnostic.note(format!("the local store has it for {present}"));
+    }
+    if let Some(stage) = &failure.meant_stage {
+        return diagnostic.hint(format!("did you mean the stage `{stage}`?"));
     }
     let mut hints: Vec<String> = failure.cause.advice().into_iter().collect();
     if failure.is_present {
@@ -90,7 +103,7 @@ fn explain_step(span: Span, cause: &StepError) -> Diagnostic {
             }
         }
         cause => {
-            let mut diagnostic = Diagnostic::error(span, cause.to_string());
+            let mut diagnostic = Diagnostic::error(cause.span().unwrap_or(span), cause.to_string());
             let mut source = std::error::Error::source(cause);
             while let Some(deeper) = source {
                 let text = deeper.to_string();
