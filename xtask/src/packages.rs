@@ -19,6 +19,7 @@ pub const TESTS: &[Needed] = &[
     ("podman", "podman"),
     ("skopeo", "skopeo"),
     ("docker-registry", "docker-registry"),
+    ("qemu-aarch64-static", "qemu-user-static"),
     ("umoci", "umoci"),
     ("getfattr", "attr"),
     ("setfacl", "acl"),
@@ -32,6 +33,8 @@ pub const TESTS: &[Needed] = &[
     ("xz", "xz-utils"),
     ("bzip2", "bzip2"),
     ("zstd", "zstd"),
+    ("g++", "g++"),
+    ("chromium", "chromium"),
 ];
 
 /// Installs what is missing, or says what to install. Returns the programs that are missing still.
@@ -54,6 +57,25 @@ pub fn install(needed: &[Needed]) -> Vec<&'static str> {
         }
     }
     absent.into_iter().map(|(program, _)| program).filter(|program| !is_there(program)).collect()
+}
+
+/// Installs moto, the S3 of the tests, into a directory of the build's own. It is of Python, and Debian has none.
+pub fn install_moto() -> Result<(), String> {
+    let dir = mica_testkit::moto_dir();
+    if dir.join("bin/moto_server").is_file() {
+        return Ok(());
+    }
+    let run = |program: &Path, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        match command.status().is_ok_and(|status| status.success()) {
+            true => Ok(()),
+            false => Err(format!("`{} {}` fails", program.display(), arguments.join(" "))),
+        }
+    };
+    println!("installing moto");
+    run(Path::new("python3"), &["-m", "venv", &dir.display().to_string()])?;
+    run(&dir.join("bin/pip"), &["install", "--quiet", "moto[server]"])
 }
 
 fn apt(arguments: &[&str]) -> bool {

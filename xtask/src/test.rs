@@ -7,7 +7,7 @@ use std::time::Instant;
 use mica_testkit::{bases, is_root};
 
 use crate::tally::Tally;
-use crate::{cargo, packages, unprivileged};
+use crate::{cargo, fuzz, packages, unprivileged};
 
 /// Runs everything, prints the counts, and fails if anything failed.
 pub fn run() -> Result<(), String> {
@@ -18,6 +18,9 @@ pub fn run() -> Result<(), String> {
         let missing = packages::install(packages::TESTS);
         if !missing.is_empty() {
             println!("without {}: the tests that need them are skipped", missing.join(", "));
+        }
+        if let Err(reason) = packages::install_moto() {
+            println!("without moto: the tests of buckets are skipped ({reason})");
         }
     });
     part(&mut times, "formatting", || {
@@ -41,6 +44,15 @@ pub fn run() -> Result<(), String> {
             command.args(["--skip", "rootless_"]);
         }
         count(&mut tally, "cargo test", command);
+    });
+    part(&mut times, "fuzz targets", || {
+        let mut format = cargo::cargo(&["fmt", "--check"]);
+        format.current_dir(cargo::workspace().join("fuzz"));
+        check(&mut tally, "cargo fmt of the fuzz targets", format);
+        match fuzz::run(&fuzz::Options { seconds: None, targets: Vec::new() }) {
+            Ok(failed) => failed.iter().for_each(|name| tally.step_failed(&format!("fuzz {name}"))),
+            Err(problem) => tally.step_failed(&format!("fuzz targets: {problem}")),
+        }
     });
     if is_root() {
         part(&mut times, "tests as an unprivileged user", || {
