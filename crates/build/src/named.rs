@@ -95,7 +95,9 @@ impl Build<'_> {
         let picked = exec_copy::pick(self, &copy, &source)?;
         let contents = exec_copy::contents(&copy, &source, &picked, true)?;
         let digest = contents.digest.unwrap_or(contents.shape);
-        let key = *blake3::hash(&[b"named context ".as_slice(), &digest].concat()).as_bytes();
+        // Fixed times are part of what the layer holds.
+        let times = self.times.key().unwrap_or_default();
+        let key = *blake3::hash(&[b"named context ".as_slice(), &digest, &times].concat()).as_bytes();
         let nothing: Arc<Chain> = self.chain(&FilesystemState::Scratch, outcomes)?;
         let stored = match self.store.cache_get(&key)? {
             Some(record) => self.stored(&record.diff_id, record.chain_id.as_ref())?,
