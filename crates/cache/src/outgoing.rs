@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use mica_layer::encode::{EncodeError, compress_from};
+use mica_layer::hashing::Hashing;
 use mica_layer::write_tar::{WriteTarError, write_tar};
 use mica_oci::{Descriptor, DiffId, Digest};
 use mica_registry_client::Content;
@@ -14,7 +15,6 @@ use mica_sys::dir_at::open_beneath;
 use mica_sys::error::ErrorAt;
 use mica_tree::{Entry, Index};
 use rustix::fs::{Mode, OFlags};
-use sha2::{Digest as _, Sha256};
 
 use crate::error::{CacheError, Result};
 use crate::export::ExportOptions;
@@ -88,7 +88,7 @@ pub(crate) fn write(
     let (diff_id, tar_size_bytes) = plain.unwrap_or_else(|| (Digest::sha256(b""), 0));
     let (digest, size_bytes) = out.finish().map_err(cannot)?;
     Ok(Outgoing {
-        blob: Descriptor::new(options.media_type(), digest, size_bytes),
+        blob: Descriptor::new(options.media_type(), Digest::from_sha256(digest), size_bytes),
         diff_id: DiffId(diff_id),
         tar_size_bytes,
         file: FileContent(Arc::new(file)),
@@ -103,7 +103,8 @@ fn write_plain(
 ) -> std::result::Result<(Digest, u64), WriteTarError> {
     let mut out = Hashing::new(out);
     write_tar(index, &mut |entry| open(entry), &mut out)?;
-    out.finish().map_err(|source| WriteTarError::Write { source })
+    let (digest, size_bytes) = out.finish().map_err(|source| WriteTarError::Write { source })?;
+    Ok((Digest::from_sha256(digest), size_bytes))
 }
 
 /// Digest of the tar that mica writes of a tree, without keeping it.
@@ -144,35 +145,5 @@ impl Content for BytesContent {
         let mut reader = io::Cursor::new(self.0.clone());
         reader.set_position(offset);
         Ok(Box::new(reader))
-    }
-}
-
-struct Hashing<W> {
-    out: W,
-    hasher: Sha256,
-    size_bytes: u64,
-}
-
-impl<W: Write> Hashing<W> {
-    fn new(out: W) -> Self {
-        Self { out, hasher: Sha256::new(), size_bytes: 0 }
-    }
-
-    fn finish(mut self) -> io::Result<(Digest, u64)> {
-        self.out.flush()?;
-        Ok((Digest::from_sha256(self.hasher.finalize().into()), self.size_bytes))
-    }
-}
-
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.out.write(bytes)?;
-        self.hasher.update(bytes.get(..count).unwrap_or_default());
-        self.size_bytes += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
     }
 }

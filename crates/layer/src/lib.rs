@@ -44,6 +44,7 @@ pub mod diff;
 pub mod encode;
 pub mod error;
 pub(crate) mod form;
+pub mod hashing;
 pub(crate) mod holes;
 pub mod members;
 pub(crate) mod ordered;

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mica_layer::encode::{Algorithm, EncodeError, Form, compress_from};
+use mica_layer::hashing::Hashing;
 use mica_layer::write_tar::{WriteTarError, write_tar};
 use mica_oci::{DiffId, Digest};
 use mica_registry_client::Content;
 use mica_store::{Ingest, Store};
 use mica_sys::error::ErrorAt;
 use mica_tree::Entry;
-use sha2::{Digest as _, Sha256};
 
 use super::error::PushError;
 use super::plan::Plain;
@@ -65,6 +65,7 @@ pub(crate) fn write(
         }
     }
     let (digest, size_bytes) = out.finish().at("write", &path)?;
+    let digest = Digest::from_sha256(digest);
     Ok(Written { file: Arc::new(file), digest, size_bytes, _ingest: Arc::new(ingest) })
 }
 
@@ -98,7 +99,7 @@ pub(crate) fn produce(
             })?;
         }
     }
-    let (actual, _) = out.finish().map_err(compress)?;
+    let actual = Digest::from_sha256(out.finish().map_err(compress)?.0);
     if actual == diff_id.0 {
         return Ok(());
     }
@@ -121,36 +122,6 @@ impl<W: Write> Write for Watched<'_, W> {
             true => Ok(count),
             false => Err(io::Error::other("it was told to stop")),
         }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-}
-
-struct Hashing<W> {
-    out: W,
-    hasher: Sha256,
-    size_bytes: u64,
-}
-
-impl<W: Write> Hashing<W> {
-    fn new(out: W) -> Self {
-        Hashing { out, hasher: Sha256::new(), size_bytes: 0 }
-    }
-
-    fn finish(mut self) -> io::Result<(Digest, u64)> {
-        self.out.flush()?;
-        Ok((Digest::from_sha256(self.hasher.finalize().into()), self.size_bytes))
-    }
-}
-
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.out.write(bytes)?;
-        self.hasher.update(bytes.get(..count).unwrap_or_default());
-        self.size_bytes += count as u64;
-        Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {
